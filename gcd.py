@@ -1,0 +1,285 @@
+"""Learning the greatest common divisor: the second experiment of the talk.
+
+Step I, generate: pairs of integers and their GCD, made on the fly as fast as the model can read
+them. Then, in `report`, a look at what a trained model really learned: the talk's "three rules".
+
+    python train.py --task gcd --base 31
+
+Paper: Charton, "Can transformers learn the greatest common divisor?", arXiv 2308.15594.
+
+>>> task = GCD(base=10)
+>>> pairs, gcds = task.draw(2, torch.Generator().manual_seed(0))
+>>> pairs.tolist(), gcds.tolist()
+"""
+
+import math
+import re
+import textwrap
+
+import torch
+
+from tokenizers import Integers, as_target
+
+GCDS = 100  # the GCD that are tested one by one, and drawn when the outcomes are engineered
+RIGHT = 0.95  # a GCD is learned when this share of its pairs is predicted right
+HELD_OUT = 10  # one pair in this many is kept for testing
+
+
+def integers(law, high, generator):
+    """One random integer in 1..h for each h of the LongTensor high.
+
+    law: "uniform", or "log-uniform", where P(k) = log(1 + 1/k) / log(h + 1), close to 1/k: as many
+    integers of one digit as of six (talk, "Engineering the training distribution").
+    """
+    u = torch.rand(high.shape, generator=generator, device=high.device, dtype=torch.float64)
+    k = u * high + 1 if law == "uniform" else (high + 1.0) ** u
+    return k.long().minimum(high)  # against rounding at the upper end
+
+
+def coprimes(law, high, generator):
+    """Pairs (n, 2) in 1..high (n,) without common divisor: drawn until they have none."""
+    pairs = torch.zeros(len(high), 2, dtype=torch.int64, device=high.device)
+    todo = torch.arange(len(high), device=high.device)
+    while len(todo):
+        pairs[todo] = integers(law, high[todo, None].expand(-1, 2), generator)
+        todo = todo[torch.gcd(*pairs[todo].T) != 1]
+    return pairs
+
+
+def held_out(pairs):
+    """Which of the pairs (n, 2) are reserved for testing: a tenth of all, chosen by a hash.
+
+    So that no test pair is ever trained on, in either order, even where there are few pairs.
+    """
+    low, high = pairs.amin(dim=1), pairs.amax(dim=1)
+    x = low * 0x2545F4914F6CDD1D + high * 0x1B873593CC9E2D51  # int64 wraps around, as a hash may
+    x = (x ^ (x >> 32)) * 0x2545F4914F6CDD1D
+    return (x >> 33) % HELD_OUT == 0
+
+
+def primes_of(n):
+    """The prime divisors of n >= 1: 12 -> [2, 3]."""
+    return [p for p in range(2, n + 1) if n % p == 0 and all(p % q for q in range(2, math.isqrt(p) + 1))]
+
+# Step III: what did it learn? Everything below is read off one table: predictions[k] = (f(k), share),
+# the most frequent prediction f(k) for pairs of GCD k, and the share of these pairs that get it.
+
+
+def correct(predictions):
+    """The GCD k that count as learned: k itself is predicted, for at least 95% of the pairs."""
+    return [k for k, (f, share) in predictions.items() if f == k and share >= RIGHT]
+
+
+def names(numbers):
+    return ", ".join(map(str, numbers)) or "none"
+
+
+def fill(numbers):
+    return textwrap.fill(names(numbers), width=96, initial_indent="  ", subsequent_indent="  ")
+
+
+def prediction_table(predictions, rows=12, columns=3):
+    """The talk's Table 3: predictions for GCD 1 to 36, in three columns."""
+    def cell(k):
+        if k not in predictions:
+            return " " * 26
+        f, share = predictions[k]
+        return f"{k:>5}{f:>7}{'*' if f == k else ' '}{share:>8.1%}     "
+
+    heading = "  GCD   pred.       %     " * columns
+    lines = ["".join(cell(row + rows * column) for column in range(columns))
+             for row in range(1, rows + 1)]
+    return "\n".join(line.rstrip() for line in [heading, *lines])
+
+
+def first_epoch(k, evals):
+    return next(e["epoch"] for e in evals if k in e["correct_gcds"])
+
+
+def is_product(k, primes):
+    """Is k a product of these primes?"""
+    for p in primes:
+        while k % p == 0:
+            k //= p
+    return k == 1
+
+
+def rules(predictions, learned, primes, evals):
+    """The three rules of the talk, each judged on this model: lines of text (paper, section 4)."""
+    r1 = sum(share for _, share in predictions.values()) / len(predictions)
+    yield f"R1  Deterministic: {r1:.1%} of pairs get the most frequent prediction of their GCD."
+
+    grokked = [k for k in learned if not is_product(k, primes)]
+    yield (f"R2  Correct predictions are products of primes dividing the base ({names(primes)}): "
+           f"{len(learned) - len(grokked)} of {len(learned)} are.")
+    if grokked:
+        yield "    The others, grokked, and the epoch each was learned: " + ", ".join(
+            f"{k} ({first_epoch(k, evals)})" for k in grokked)
+
+    largest = {k: max((d for d in learned if k % d == 0), default=None) for k in predictions}
+    broken = [k for k, (f, _) in predictions.items() if f != largest[k]]
+    yield (f"R3  f(k) is the largest correct prediction dividing k: for {len(predictions) - len(broken)} "
+           f"of {len(predictions)} GCD k.")
+    if broken:
+        yield "    Not for: " + ", ".join(
+            f"{k} (predicts {predictions[k][0]}, not {largest[k]})" for k in broken)
+
+
+class GCD:
+    """The task as train.py sees it: sizes, batches, evaluation, report, answers."""
+
+    scales = {
+        "laptop": dict(dim=64, heads=4, enc_layers=1, dec_layers=1, batch_size=256, epochs=8,
+                       lr=1e-3, warmup=500, test_size=10_000),
+        "talk": dict(dim=64, heads=8, enc_layers=1, dec_layers=1, batch_size=256, epochs=150,
+                     lr=1e-3, warmup=1000, test_size=100_000),
+    }
+
+    @staticmethod
+    def add_arguments(parser):
+        add = parser.add_argument
+        add("--base", type=int, default=30, help="the base integers are written in (30)")
+        add("--max-int", type=int, default=1_000_000, help="operands are 1..max-int (1000000)")
+        add("--operands", choices=["uniform", "log-uniform"], default="uniform",
+            help="the law of the training operands (uniform)")
+        add("--outcomes", choices=["natural", "log-uniform", "uniform"], default="natural",
+            help="the law of the training GCD: as they come, or drawn in 1..100 (natural)")
+
+    def __init__(self, base=30, max_int=1_000_000, operands="uniform", outcomes="natural",
+                 test_size=10_000, device="cpu"):
+        if max_int < 10:
+            raise ValueError(f"--max-int {max_int}: 10 is the least that leaves pairs to test on")
+        self.base, self.max_int, self.operands, self.outcomes = base, max_int, operands, outcomes
+        self.vocabulary = Integers(base)
+        self.src_words = self.tgt_words = len(self.vocabulary)
+        self.src_len = 2 * self.vocabulary.length(max_int)
+        self.tgt_len = self.vocabulary.length(max_int) + 1  # and <eos>
+        self.device, self.test_size, self.tests = device, test_size, None
+        self.name = "-".join([f"gcd-base{base}"]
+                             + [f"max{max_int}"] * (max_int != 1_000_000)
+                             + [f"{operands}-operands"] * (operands != "uniform")
+                             + [f"{outcomes}-outcomes"] * (outcomes != "natural"))
+
+    # Step I: generate
+
+    def law(self, n, generator):
+        """n pairs of the training law (n, 2)."""
+        high = torch.full((n,), self.max_int, device=self.device)
+        if self.outcomes == "natural":
+            return integers(self.operands, high[:, None].expand(-1, 2), generator)
+        k = torch.arange(1, min(GCDS, self.max_int) + 1, device=self.device)
+        weights = 1.0 / k if self.outcomes == "log-uniform" else torch.ones_like(k).float()
+        gcds = k[weights.multinomial(n, replacement=True, generator=generator)]
+        return gcds[:, None] * coprimes(self.operands, high // gcds, generator)
+
+    def draw(self, n, generator):
+        """n training pairs (n, 2), none of them held out, and their GCD (n,)."""
+        pairs = self.law(n, generator)
+        while len(todo := held_out(pairs).nonzero().flatten()):
+            pairs[todo] = self.law(len(todo), generator)
+        return pairs, torch.gcd(*pairs.T)
+
+    def batch(self, n, generator):
+        """n problems and solutions as padded LongTensors: (n, <= src_len), (n, <= tgt_len + 1)."""
+        pairs, gcds = self.draw(n, generator)
+        encode = self.vocabulary.encode
+        return encode(pairs), as_target(encode(gcds[:, None]))
+
+    def make_tests(self):
+        """The two held-out tests, the same for every run: pairs (n, 2) and their GCD (n,) of each.
+
+        natural: uniform operands, whatever the training law. stratified: each GCD 1..100 as often
+        (a GCD with no held-out pair at all, as 97 under --max-int 100 may be, is left out).
+        """
+        generator = torch.Generator(self.device).manual_seed(2308_15594)
+
+        def keep(pairs, n):
+            return pairs[held_out(pairs)][:n]
+
+        many = 2 * HELD_OUT * self.test_size + 1000
+        high = torch.full((many,), self.max_int, device=self.device)
+        natural = keep(integers("uniform", high[:, None].expand(-1, 2), generator), self.test_size)
+        each = max(1, self.test_size // GCDS)
+        many = 2 * HELD_OUT * each + 1000
+        strata = [keep(k * coprimes("uniform", high[:1].expand(many) // k, generator), each)
+                  for k in range(1, min(GCDS, self.max_int) + 1)]
+        return [(pairs, torch.gcd(*pairs.T)) for pairs in (natural, torch.cat(strata))]
+
+    # Step III: judge
+
+    def predict(self, model, pairs, beam=1):
+        """The model's GCD for each pair (n, 2); 0 where what it writes is not an integer."""
+        words, _ = model.generate(self.vocabulary.encode(pairs), beam)
+        return self.vocabulary.decode(words[:, 0])[0]
+
+    def evaluate(self, model, beams=(1,), final=False):
+        """Accuracy on the natural test, and on the stratified one which GCD are predicted right.
+
+        Several beam sizes: the accuracy of the best translation at each. final: all predictions.
+        """
+        self.tests = self.tests or self.make_tests()
+        (pairs, gcds), (strata, truth) = self.tests
+        accuracy = {str(b): (self.predict(model, pairs, b) == gcds).float().mean().item()
+                    for b in beams}
+        answers, predictions = self.predict(model, strata, beams[0]), {}
+        for k in truth.unique().tolist():
+            values, counts = answers[truth == k].unique(return_counts=True)
+            top = counts.argmax()
+            predictions[k] = [values[top].item(), (counts[top] / counts.sum()).item()]
+        result = {"accuracy": accuracy[str(beams[0])], "correct_gcds": correct(predictions)}
+        if len(beams) > 1:
+            result["accuracy_by_beam"] = accuracy
+        return result | ({"predictions": predictions} if final else {})
+
+    def headline(self, result):
+        """One evaluation in a few words, for the progress lines."""
+        return f"accuracy {result['accuracy']:.1%}, {len(result['correct_gcds'])} GCD of 100"
+
+    def report(self, evals):
+        """What was learned, for a person: from all the evaluations of a run, the last one final."""
+        last = evals[-1]
+        predictions = {int(k): v for k, v in last["predictions"].items()}
+        learned, primes = last["correct_gcds"], primes_of(self.base)
+        limit = math.prod(1 / (1 - p**-2) for p in primes) * 6 / math.pi**2
+        return "\n".join([
+            f"GCD in base {self.base}, after {last['examples']:,} examples",
+            "",
+            f"Accuracy on pairs it has not seen, of integers up to {self.max_int:,}: "
+            f"{last['accuracy']:.1%}",
+            f"GCD up to {len(predictions)} it gets right (at least {RIGHT:.0%} of the time): "
+            f"{len(learned)}",
+            fill(learned),
+            "",
+            "What it predicts for pairs of each GCD, and how often (* = right):",
+            "",
+            prediction_table(predictions),
+            "",
+            "Does it follow the three rules of the talk?",
+            "",
+            *rules(predictions, learned, primes, evals),
+            "",
+            "If it knows these GCD and nothing else, it is right on 6/pi^2 x sum of 1/k^2 of all "
+            "pairs:",
+            f"  over the {len(learned)} GCD it gets right: "
+            f"{6 / math.pi**2 * sum(k**-2 for k in learned):.1%}   (measured: {last['accuracy']:.1%})",
+            f"  over all products of {names(primes)}, the most that rule R2 allows: {limit:.1%}",
+        ])
+
+    def ask(self, text, model, beams=(1,)):
+        """The model's answers to a problem like "10 32", each checked; ValueError on any other."""
+        numbers = text.replace(",", " ").split()
+        if len(numbers) != 2 or not all(re.fullmatch(r"[+-]?[0-9]{1,18}", n) for n in numbers):
+            raise ValueError(f'{text!r} is not a problem: two integers are, as in --ask "10 32"')
+        a, b = map(int, numbers)
+        if not (1 <= a <= self.max_int and 1 <= b <= self.max_int):
+            raise ValueError(f"gcd({a}, {b}): this model knows integers from 1 to {self.max_int}")
+        src = self.vocabulary.encode(torch.tensor([[a, b]], device=self.device))
+        words, scores = model.generate(src, max(beams))
+        lines = [f"gcd({a}, {b}) = {math.gcd(a, b)}; the model says:"]
+        for tokens, logp in zip(words[0].tolist(), scores[0].tolist()):
+            if logp > -math.inf:
+                answer = self.vocabulary.read(written := self.vocabulary.text(tokens))
+                verdict = "right" if answer == math.gcd(a, b) else "wrong"
+                shown = written if answer is None else answer
+                lines.append(f"  {shown:<10}  {verdict}  (probability {math.exp(logp):.3f})")
+        return "\n".join(lines)

@@ -1,0 +1,392 @@
+"""Step III of the talk, train: teach a transformer any of the tasks, on any device, and look at it.
+
+    python train.py --task gcd --base 31
+    python train.py --task gcd --base 31 --resume           go on after Ctrl-C, a crash, a power cut
+    python train.py --task gcd --base 31 --ask "10 32"      put a question to the trained model
+    torchrun --nproc_per_node=2 train.py --task gcd         two processes, or two GPUs
+
+This is the only file that sees all the others. It knows no task by name: a task is a class with a
+few methods (see gcd.py), and adding one is adding a file and an entry in TASKS.
+"""
+
+import argparse
+import json
+import math
+import os
+import pkgutil
+import random
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+from model import Transformer
+from tokenizers import BOS, EOS, PAD
+
+TASKS = {"gcd": "gcd:GCD"}  # name: where its class is
+
+RANK, WORLD = (int(os.environ.get(name, default)) for name, default in
+               [("RANK", 0), ("WORLD_SIZE", 1)])  # which of how many processes: set by torchrun
+
+
+# The command line
+
+MODE = {"out", "device", "resume", "eval_only", "ask"}  # flags about this call, not about the run
+FREE = {"scale", "epochs", "test_size", "beam"}  # flags that may change when a run is taken up again
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        fail(message)
+
+
+def fail(message):
+    """One clear line, and exit status 2."""
+    if RANK == 0:
+        print("train.py:", message, file=sys.stderr)
+    raise SystemExit(2)
+
+
+def positive(number):
+    """The argparse type of numbers above zero."""
+    def parse(text):
+        if not 0 < number(text) < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not above zero")
+        return number(text)
+    parse.__name__ = number.__name__  # argparse's "invalid int value"
+    return parse
+
+
+def make_parser(task, scale):
+    """-> the parser of all flags, and the names of those that the task added."""
+    own = argparse.ArgumentParser(add_help=False)
+    if task:
+        task.add_arguments(own)
+    parser = Parser(description=__doc__, parents=[own],
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--task", choices=TASKS, required=True, help="which experiment; --task X --help: its flags")
+    add("--scale", choices=["laptop", "talk"], default="laptop",
+        help="defaults for a laptop (minutes) or as on the slides (a GPU); flags given by hand win")
+    add("--epochs", type=positive(int), help="epochs to train")
+    add("--epoch-size", type=positive(int), default=300_000, help="examples in an epoch (300000)")
+    add("--batch-size", type=positive(int), help="examples in a step, on each process")
+    add("--lr", type=positive(float), help="peak learning rate")
+    add("--warmup", type=positive(int), help="steps in which the learning rate rises to its peak")
+    add("--dim", type=positive(int), help="width of the transformer")
+    add("--heads", type=positive(int), help="attention heads")
+    add("--enc-layers", type=positive(int), help="encoder layers")
+    add("--dec-layers", type=positive(int), help="decoder layers")
+    add("--seed", type=int, default=1, help="the same seed gives the same numbers (1)")
+    add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto",
+        help="auto takes CUDA if it is there")
+    add("--beam", type=positive(int), nargs="+", default=[1], help="beam sizes to evaluate (1)")
+    add("--test-size", type=positive(int), help="held-out test examples")
+    add("--out", type=Path, help="the run's folder (runs/<task and main flags>)")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint")
+    mode.add_argument("--eval-only", action="store_true", help="evaluate the folder's checkpoint")
+    mode.add_argument("--ask", metavar="PROBLEM", help="have the folder's checkpoint solve it")
+    if task:
+        parser.set_defaults(**task.scales.get(scale, {}))
+    return parser, list(vars(own.parse_args([])))
+
+
+def read_flags(argv):
+    """-> the flags, the task they describe, and the checkpoint to start from, if any."""
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--task")
+    first.add_argument("--scale")
+    known = first.parse_known_args(argv)[0]
+    task_class = pkgutil.resolve_name(TASKS[known.task]) if known.task in TASKS else None
+    parser, task_flags = make_parser(task_class, known.scale or "laptop")
+    args = parser.parse_args(argv)
+
+    def make_task(args):
+        flags = {name: getattr(args, name) for name in task_flags}
+        # Apple's GPU has no 64-bit floats: there the data are made on the CPU
+        where = "cpu" if args.device == "mps" else args.device
+        return task_class(**flags, test_size=args.test_size, device=where)
+
+    args.device = pick_device(args.device)
+    task, checkpoint = make_task(args), None
+    args.out = args.out or Path("runs", task.name + "-talk" * (args.scale == "talk")
+                                + f"-seed{args.seed}" * (args.seed != 1))
+    if args.resume or args.eval_only or args.ask is not None:
+        checkpoint, given = load_checkpoint(args.out / "checkpoint.pt", args.device), args
+        config = checkpoint["config"]
+        if config["task"] != args.task:
+            raise ValueError(f"{args.out} holds a run of --task {config['task']}")
+        mode = {name: getattr(given, name) for name in MODE}
+        # flags not given by hand come from the checkpoint; those given must not contradict it
+        args = parser.parse_args(argv, argparse.Namespace(**config, **mode))
+        args.out, args.device = given.out, given.device
+        for name in config.keys() - FREE:
+            if getattr(args, name) != config[name]:
+                raise ValueError(f"{args.out} holds a run of --{name.replace('_', '-')} "
+                                 f"{config[name]}, not {getattr(args, name)}")
+        task = make_task(args)
+    return args, task, checkpoint
+
+
+def pick_device(name):
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: there is no CUDA device here")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("--device mps: there is no Apple GPU here")
+    if name == "cuda" and WORLD > 1:
+        return f"cuda:{os.environ['LOCAL_RANK']}"
+    return name
+
+
+# The run's folder: checkpoint.pt, log.jsonl, report.txt
+
+
+def save_checkpoint(path, **state):
+    """Written beside and renamed, so that a kill at any moment leaves a whole checkpoint."""
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_checkpoint(path, device):
+    """weights_only: a checkpoint is data, whoever made it; opening one runs no code of his."""
+    if not path.exists():
+        raise ValueError(f"there is no checkpoint {path}")
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch has no common class for what can be wrong with a file
+        raise ValueError(f"{path} is not a whole checkpoint ({type(error).__name__})") from None
+
+
+def read_log(path):
+    """The events of a log.jsonl; a last line torn by a crash is left out."""
+    events = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            events.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return events
+
+
+def write_log(path, events, mode="a"):
+    with open(path, mode) as file:
+        file.writelines(json.dumps(event) + "\n" for event in events)
+
+
+def open_folder(args, checkpoint):
+    """Make the run's folder and begin its log, or cut it back to where the checkpoint was saved."""
+    log, hardware = args.out / "log.jsonl", args.device
+    if "cuda" in hardware:
+        hardware = torch.cuda.get_device_name(hardware)
+    machine = {"torch": torch.__version__, "device": hardware, "processes": WORLD}
+    if not checkpoint:
+        args.out.mkdir(parents=True, exist_ok=True)
+        if log.exists() or (args.out / "checkpoint.pt").exists():
+            raise ValueError(f"{args.out} holds a run already: go on with it by --resume, or choose "
+                             "another folder with --out")
+        write_log(log, [{"event": "start", **config_of(args), **machine}], "w")
+        return
+    kept = [event for event in read_log(log)
+            if event["event"] != "end" and event.get("examples", 0) <= checkpoint["examples"]]
+    temporary = log.with_suffix(".tmp")
+    write_log(temporary, [*kept, {"event": "resume", "examples": checkpoint["examples"], **machine}],
+              "w")
+    os.replace(temporary, log)
+
+
+def config_of(args):
+    """What a run is, as plain data."""
+    return {name: value for name, value in vars(args).items() if name not in MODE}
+
+
+# Training
+
+
+def learning_rate(step, total, peak, warmup):
+    """Rise to the peak along a line, then fall to zero along a cosine."""
+    return peak * min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * step / total))
+
+
+def batch_seed(*numbers):
+    """The seed of one batch of one process: a run taken up again sees the batches it would have."""
+    return random.Random(repr(numbers)).getrandbits(63)
+
+
+def clock(seconds):
+    return f"{int(seconds) // 60}m {int(seconds) % 60:02}s"
+
+
+def show(line, live=False):
+    """Print a line; on a terminal, a live one is written over by the next."""
+    terminal = sys.stdout.isatty()
+    print(("\r\033[K" if terminal else "") + line, end="" if live and terminal else "\n", flush=True)
+
+
+class Interrupt:
+    """Ctrl-C lets the step at hand end; a second one does not wait."""
+
+    def __enter__(self):
+        self.asked, self.before = False, signal.signal(signal.SIGINT, self.ask)
+        return self
+
+    def ask(self, *_):
+        self.asked = True
+        signal.signal(signal.SIGINT, self.before)
+
+    def __exit__(self, *_):
+        signal.signal(signal.SIGINT, self.before)
+
+
+def autocast(device):
+    """On CUDA, matrix products in bfloat16; elsewhere nothing changes."""
+    return torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda"))
+
+
+class Trainer:
+    """A training run: its state is the model, the optimizer and the four numbers below."""
+
+    def __init__(self, args, task, model, checkpoint):
+        self.args, self.task, self.model = args, task, model
+        self.net = torch.nn.parallel.DistributedDataParallel(model) if WORLD > 1 else model
+        self.optimizer = torch.optim.Adam(model.parameters(), fused=args.device != "mps")
+        self.generator = torch.Generator(task.device)
+        self.step_size = args.batch_size * WORLD
+        self.steps_per_epoch = math.ceil(args.epoch_size / self.step_size)
+        self.total_steps = args.epochs * self.steps_per_epoch
+        self.step, self.seconds = 0, 0.0
+        self.loss_sum, self.loss_steps = torch.zeros((), device=args.device), 0  # since an epoch began
+        if checkpoint:
+            self.optimizer.load_state_dict(checkpoint["optimizer"])
+            self.step, self.seconds = checkpoint["step"], checkpoint["seconds"]
+            self.loss_sum, self.loss_steps = checkpoint["loss_sum"], checkpoint["loss_steps"]
+        self.start = time.time() - self.seconds
+
+    def save(self):
+        self.seconds = time.time() - self.start
+        save_checkpoint(
+            self.args.out / "checkpoint.pt", config=config_of(self.args), processes=WORLD,
+            step=self.step, examples=self.step * self.step_size, seconds=self.seconds,
+            loss_sum=self.loss_sum, loss_steps=self.loss_steps, model=self.model.state_dict(),
+            optimizer=self.optimizer.state_dict())
+
+    def train_step(self):
+        """One batch: its loss, its gradient, one step of the optimizer."""
+        args = self.args
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.total_steps, args.lr, args.warmup)
+        self.generator.manual_seed(batch_seed(args.seed, RANK, self.step))
+        src, tgt = (t.to(args.device) for t in self.task.batch(args.batch_size, self.generator))
+        with autocast(args.device):
+            logits = self.net(src, tgt[:, :-1])
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), tgt[:, 1:].flatten(), ignore_index=PAD)
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        self.optimizer.step()
+        self.loss_sum, self.loss_steps = self.loss_sum + loss.detach(), self.loss_steps + 1
+        self.step += 1
+
+    def train_epoch(self, interrupt):
+        """Steps to the end of the epoch, with a progress line now and then; -> examples/s."""
+        begin, first, shown = time.time(), self.step, time.time()
+        while not interrupt.asked:
+            self.train_step()
+            speed = (self.step - first) * self.step_size / (time.time() - begin)
+            if self.step % self.steps_per_epoch == 0:
+                break
+            if RANK == 0 and time.time() - shown > (0.5 if sys.stdout.isatty() else 30):
+                shown = time.time()
+                show(self.progress(speed), live=True)
+        return speed
+
+    def progress(self, speed):
+        left = (self.total_steps - self.step) * self.step_size / speed
+        return (f"{self.step * self.step_size:>12,} examples  {speed:,.0f}/s  "
+                f"loss {self.loss_sum.item() / self.loss_steps:.4f}  {clock(left)} left")
+
+    def end_epoch(self, speed):
+        """Evaluate, log, save."""
+        with autocast(self.args.device):
+            result = self.task.evaluate(self.model, self.args.beam, self.step == self.total_steps)
+        show(f"{self.progress(speed)}  {self.task.headline(result)}")
+        write_log(self.args.out / "log.jsonl", [{
+            "event": "eval", "epoch": self.step // self.steps_per_epoch,
+            "examples": self.step * self.step_size, "seconds": round(time.time() - self.start, 1),
+            "loss": self.loss_sum.item() / self.loss_steps, "examples_per_second": round(speed),
+            **result}])
+        self.loss_sum, self.loss_steps = torch.zeros_like(self.loss_sum), 0
+        self.save()
+
+    def run(self):
+        """Train to the end, or to Ctrl-C; -> whether it got to the end."""
+        with Interrupt() as interrupt:
+            while self.step < self.total_steps and not interrupt.asked:
+                speed = self.train_epoch(interrupt)
+                if RANK == 0 and self.step % self.steps_per_epoch == 0:
+                    self.end_epoch(speed)
+        if RANK == 0:
+            self.save()
+        return self.step == self.total_steps
+
+
+def finish(args, task):
+    """The last line of the log, and the report from all of it."""
+    log = args.out / "log.jsonl"
+    evals = [event for event in read_log(log) if event["event"] == "eval"]
+    end = {name: evals[-1][name] for name in ["epoch", "examples", "seconds", "accuracy"]}
+    write_log(log, [{"event": "end", **end}])
+    report = task.report(evals)
+    (args.out / "report.txt").write_text(report + "\n")
+    print(f"\n{report}\n\nThis report, the log and the model are in {args.out}")
+
+
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        args, task, checkpoint = read_flags(argv)
+        torch.manual_seed(args.seed)
+        model = Transformer(task.src_words, task.tgt_words, task.src_len, task.tgt_len, args.dim,
+                            args.heads, args.enc_layers, args.dec_layers, PAD, BOS, EOS)
+        model.to(args.device)
+        if checkpoint:
+            model.load_state_dict(checkpoint["model"])
+        if args.ask is not None:
+            with autocast(args.device):
+                return print(task.ask(args.ask, model, args.beam))
+        if not args.eval_only and RANK == 0:
+            open_folder(args, checkpoint)
+    except ValueError as error:
+        fail(error)
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}")
+    if args.eval_only:
+        with autocast(args.device):
+            result = task.evaluate(model, args.beam, final=True)
+        evals = [event for event in read_log(args.out / "log.jsonl") if event["event"] == "eval"]
+        return print(task.report([*evals, {"examples": checkpoint["examples"], **result}]))
+    if WORLD > 1:
+        dist.init_process_group("nccl" if "cuda" in args.device else "gloo")
+    done = Trainer(args, task, model, checkpoint).run()
+    if WORLD > 1:
+        dist.destroy_process_group()
+    if RANK == 0 and done:
+        finish(args, task)
+    elif RANK == 0:
+        show(f"Stopped. To go on: python train.py {shlex.join(argv)} --resume")
+        raise SystemExit(130)
+
+
+if __name__ == "__main__":
+    main()
