@@ -74,8 +74,8 @@ def names(numbers):
     return ", ".join(map(str, numbers)) or "none"
 
 
-def fill(numbers):
-    return textwrap.fill(names(numbers), width=96, initial_indent="  ", subsequent_indent="  ")
+def fill(heading, items):
+    return textwrap.fill(heading + names(items), width=96, subsequent_indent="    ")
 
 
 def prediction_table(predictions, rows=12, columns=3):
@@ -86,14 +86,15 @@ def prediction_table(predictions, rows=12, columns=3):
         f, share = predictions[k]
         return f"{k:>5}{f:>7}{'*' if f == k else ' '}{share:>8.1%}     "
 
-    heading = "  GCD   pred.       %     " * columns
+    heading = "    k   f(k)        %     " * columns
     lines = ["".join(cell(row + rows * column) for column in range(columns))
              for row in range(1, rows + 1)]
     return "\n".join(line.rstrip() for line in [heading, *lines])
 
 
 def first_epoch(k, evals):
-    return next(e["epoch"] for e in evals if k in e["correct_gcds"])
+    """The epoch in which k was learned; "not yet" where it is not always predicted."""
+    return next((e["epoch"] for e in evals if k in e["correct_gcds"]), "not yet")
 
 
 def is_product(k, primes):
@@ -104,25 +105,26 @@ def is_product(k, primes):
     return k == 1
 
 
-def rules(predictions, learned, primes, evals):
+def rules(predictions, primes, evals):
     """The three rules of the talk, each judged on this model: lines of text (paper, section 4)."""
     r1 = sum(share for _, share in predictions.values()) / len(predictions)
-    yield f"R1  Deterministic: {r1:.1%} of pairs get the most frequent prediction of their GCD."
+    yield f"R1  Predictions are deterministic: {r1:.1%} of pairs get the f(k) of their GCD k."
 
-    grokked = [k for k in learned if not is_product(k, primes)]
-    yield (f"R2  Correct predictions are products of primes dividing the base ({names(primes)}): "
-           f"{len(learned) - len(grokked)} of {len(learned)} are.")
+    right = [k for k, (f, _) in predictions.items() if f == k]
+    grokked = [k for k in right if not is_product(k, primes)]
+    yield (f"R2  Correct predictions, f(k) = k, are products of the base's primes ({names(primes)}): "
+           f"{len(right) - len(grokked)} of {len(right)} are.")
     if grokked:
-        yield "    The others, grokked, and the epoch each was learned: " + ", ".join(
-            f"{k} ({first_epoch(k, evals)})" for k in grokked)
+        yield fill("    Grokked, although they are not (and in which epoch): ", (
+            f"{k} ({first_epoch(k, evals)})" for k in grokked))
 
-    largest = {k: max((d for d in learned if k % d == 0), default=None) for k in predictions}
+    largest = {k: max((d for d in right if k % d == 0), default=None) for k in predictions}
     broken = [k for k, (f, _) in predictions.items() if f != largest[k]]
-    yield (f"R3  f(k) is the largest correct prediction dividing k: for {len(predictions) - len(broken)} "
-           f"of {len(predictions)} GCD k.")
+    yield (f"R3  f(k) is the largest correct prediction that divides k: for "
+           f"{len(predictions) - len(broken)} of {len(predictions)} GCD k.")
     if broken:
-        yield "    Not for: " + ", ".join(
-            f"{k} (predicts {predictions[k][0]}, not {largest[k]})" for k in broken)
+        yield fill("    Exceptions: ", (f"f({k}) = {predictions[k][0]}, not {largest[k]}"
+                                        for k in broken))
 
 
 class GCD:
@@ -130,7 +132,7 @@ class GCD:
 
     scales = {
         "laptop": dict(dim=64, heads=4, enc_layers=1, dec_layers=1, batch_size=256, epochs=8,
-                       lr=1e-3, warmup=500, test_size=10_000),
+                       lr=2e-3, warmup=500, test_size=10_000),
         "talk": dict(dim=64, heads=8, enc_layers=1, dec_layers=1, batch_size=256, epochs=150,
                      lr=1e-3, warmup=1000, test_size=100_000),
     }
@@ -248,15 +250,15 @@ class GCD:
             f"{last['accuracy']:.1%}",
             f"GCD up to {len(predictions)} it gets right (at least {RIGHT:.0%} of the time): "
             f"{len(learned)}",
-            fill(learned),
+            fill("    ", learned),
             "",
-            "What it predicts for pairs of each GCD, and how often (* = right):",
+            "f(k), what it predicts most often for pairs of GCD k, and how often (* = right):",
             "",
             prediction_table(predictions),
             "",
             "Does it follow the three rules of the talk?",
             "",
-            *rules(predictions, learned, primes, evals),
+            *rules(predictions, primes, evals),
             "",
             "If it knows these GCD and nothing else, it is right on 6/pi^2 x sum of 1/k^2 of all "
             "pairs:",

@@ -130,6 +130,9 @@ def read_flags(argv):
             if getattr(args, name) != config[name]:
                 raise ValueError(f"{args.out} holds a run of --{name.replace('_', '-')} "
                                  f"{config[name]}, not {getattr(args, name)}")
+        if args.resume and checkpoint["processes"] != WORLD:
+            raise ValueError(f"{args.out} holds a run of {checkpoint['processes']} processes, "
+                             f"not {WORLD}")
         task = make_task(args)
     return args, task, checkpoint
 
@@ -164,9 +167,12 @@ def load_checkpoint(path, device):
     if not path.exists():
         raise ValueError(f"there is no checkpoint {path}")
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch has no common class for what can be wrong with a file
         raise ValueError(f"{path} is not a whole checkpoint ({type(error).__name__})") from None
+    if not isinstance(checkpoint, dict) or "config" not in checkpoint:
+        raise ValueError(f"{path} is not a checkpoint of this program")
+    return checkpoint
 
 
 def read_log(path):
@@ -193,7 +199,7 @@ def open_folder(args, checkpoint):
     machine = {"torch": torch.__version__, "device": hardware, "processes": WORLD}
     if not checkpoint:
         args.out.mkdir(parents=True, exist_ok=True)
-        if log.exists() or (args.out / "checkpoint.pt").exists():
+        if (args.out / "checkpoint.pt").exists() or len(read_log(log)) > 1:
             raise ValueError(f"{args.out} holds a run already: go on with it by --resume, or choose "
                              "another folder with --out")
         write_log(log, [{"event": "start", **config_of(args), **machine}], "w")
@@ -331,13 +337,15 @@ class Trainer:
 
     def run(self):
         """Train to the end, or to Ctrl-C; -> whether it got to the end."""
+        if RANK == 0:
+            self.save()  # from the first moment on there is something to resume
         with Interrupt() as interrupt:
             while self.step < self.total_steps and not interrupt.asked:
                 speed = self.train_epoch(interrupt)
                 if RANK == 0 and self.step % self.steps_per_epoch == 0:
                     self.end_epoch(speed)
-        if RANK == 0:
-            self.save()
+            if RANK == 0:
+                self.save()
         return self.step == self.total_steps
 
 

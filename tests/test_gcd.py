@@ -1,0 +1,258 @@
+"""gcd.py promises: pairs drawn by the talk's laws, tests that training never sees, honest reports.
+
+The judges are math.gcd and the laws in closed form. Statistical tests compare frequencies with
+probabilities: 5 standard errors, so that a right generator fails once in a million.
+"""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+import gcd
+from gcd import GCD, coprimes, held_out, integers
+
+N = 200_000
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def assert_law(values, probability, ks):
+    """The share of k among the values is probability(k), within 5 standard errors."""
+    counts, n = Counter(values.tolist()), len(values)
+    for k in ks:
+        p = probability(k)
+        assert abs(counts[k] / n - p) < 5 * math.sqrt(p * (1 - p) / n) + 1e-9, (k, counts[k] / n, p)
+
+
+def draw(n=N, **flags):
+    return GCD(**flags).draw(n, rng())
+
+
+# Generating
+
+
+def test_solutions_are_right_and_problems_in_range():
+    for operands in ("uniform", "log-uniform"):
+        for outcomes in ("natural", "log-uniform", "uniform"):
+            pairs, gcds = draw(2000, operands=operands, outcomes=outcomes, max_int=5000)
+            assert gcds.tolist() == [math.gcd(a, b) for a, b in pairs.tolist()]
+            assert pairs.min() >= 1 and pairs.max() <= 5000
+
+
+def test_a_batch_spells_the_pairs_out():
+    task = GCD(base=31)
+    pairs, gcds = task.draw(300, rng(1))
+    src, tgt = task.batch(300, rng(1))
+    assert src.size(1) <= task.src_len and tgt.size(1) <= task.tgt_len + 1
+    for (a, b), g, x, y in zip(pairs.tolist(), gcds.tolist(), src, tgt):
+        assert task.vocabulary.text(x) == f"{task.vocabulary.write(a)} {task.vocabulary.write(b)}"
+        assert task.vocabulary.text(y) == "<bos> " + task.vocabulary.write(g)
+
+
+def test_uniform_operands_give_gcds_in_one_over_k_squared():
+    pairs, gcds = draw()
+    assert_law((pairs - 1).flatten() // 100_000, lambda k: 0.1, range(10))
+    assert_law(gcds, lambda k: 6 / (math.pi * k) ** 2, range(1, 30))
+
+
+def test_log_uniform_operands_are_one_over_k():
+    pairs, gcds = draw(operands="log-uniform")
+    law = lambda k: math.log(1 + 1 / k) / math.log(1e6 + 1)
+    assert_law(torch.cat([pairs[:, 0], pairs[:, 1]]),
+               # coprime pairs like (1, 1) are few: holding some out shifts small operands a little
+               law, range(30, 60))
+    raw = integers("log-uniform", torch.full((N,), 10**6), rng())
+    assert_law(raw, law, range(1, 60))
+    assert_law(raw.log10().long(), lambda d: 1 / 6, range(6))  # as many of one digit as of six
+
+
+@pytest.mark.parametrize("outcomes, law", [("uniform", lambda k: 0.01),
+                                           ("log-uniform", lambda k: 1 / k / 5.187377517639621)])
+@pytest.mark.parametrize("operands", ["uniform", "log-uniform"])
+def test_engineered_outcomes(operands, outcomes, law):
+    """1/k or 1/100 for k in 1..100 (5.187... is the sum of 1/k up to 100)."""
+    task = GCD(operands=operands, outcomes=outcomes)
+    pairs = task.law(N, rng())
+    assert_law(torch.gcd(*pairs.T), law, range(1, 101))
+
+
+@pytest.mark.parametrize("law", ["uniform", "log-uniform"])
+def test_cofactors_are_coprime_and_drawn_until_they_are(law):
+    """All coprime pairs of 1..6, each as often as its law says: that is what drawing again does."""
+    high, p = 6, {}
+    one = lambda k: 1 / high if law == "uniform" else math.log(1 + 1 / k) / math.log(high + 1)
+    for a in range(1, high + 1):
+        for b in range(1, high + 1):
+            if math.gcd(a, b) == 1:
+                p[10 * a + b] = one(a) * one(b)
+    pairs = coprimes(law, torch.full((N,), high), rng())
+    total = sum(p.values())
+    assert_law(pairs @ torch.tensor([10, 1]), lambda k: p[k] / total, p)
+    assert set((pairs @ torch.tensor([10, 1])).tolist()) == set(p)
+
+
+def test_the_same_seed_gives_the_same_batch_and_another_seed_another():
+    task = GCD()
+    first, again, other = (task.batch(50, rng(seed))[0] for seed in (5, 5, 6))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+# Held-out tests
+
+
+@pytest.mark.parametrize("max_int", [10, 30, 100, 1000, 1_000_000])
+def test_no_test_pair_is_ever_trained_on_in_either_order(max_int):
+    task = GCD(max_int=max_int)
+    tested = {(min(p), max(p)) for pairs, _ in task.make_tests() for p in pairs.tolist()}
+    assert len(tested) > 0
+    trained = {(min(p), max(p)) for p in task.draw(100_000, rng())[0].tolist()}
+    assert not tested & trained
+    if max_int <= 30:  # and all others are
+        assert len(trained) + held_out(all_pairs(max_int)).sum() == max_int * (max_int + 1) // 2
+
+
+def all_pairs(n):
+    a, b = torch.meshgrid(torch.arange(1, n + 1), torch.arange(1, n + 1), indexing="ij")
+    return torch.stack([a, b], dim=-1)[a <= b]
+
+
+@pytest.mark.parametrize("outcomes", ["uniform", "log-uniform"])
+def test_engineered_outcomes_are_held_out_too(outcomes):
+    task = GCD(max_int=200, outcomes=outcomes, operands="log-uniform")
+    assert not held_out(task.draw(50_000, rng())[0]).any()
+
+
+def test_a_tenth_is_held_out_whatever_the_gcd_or_the_last_digits():
+    pairs = torch.randint(1, 10**6, (N, 2), generator=rng())
+    out = held_out(pairs)
+    for n in (2, 3, 5, 7, 30, 31):
+        for residue in range(n):
+            share = out[pairs[:, 0] % n == residue].float()
+            assert abs(share.mean() - 0.1) < 5 * 0.3 / math.sqrt(len(share))
+    out = held_out(all_pairs(300)).float()
+    assert abs(out.mean() - 0.1) < 5 * 0.3 / math.sqrt(len(out))
+    for most in range(10, 300):  # any --max-int that is allowed has something to test on
+        assert held_out(all_pairs(most)).any()
+
+
+def test_the_natural_test_is_uniform_and_the_stratified_one_even():
+    (natural, gcds), (strata, truth) = GCD(test_size=20_000, operands="log-uniform").make_tests()
+    assert len(natural) == len(strata) == 20_000
+    assert_law((natural - 1).flatten() // 100_000, lambda k: 0.1, range(10))
+    assert_law(gcds, lambda k: 6 / (math.pi * k) ** 2, range(1, 10))
+    assert truth.bincount().tolist() == [0] + [200] * 100
+    assert truth.tolist() == [math.gcd(a, b) for a, b in strata.tolist()]
+
+
+def test_the_tests_are_the_same_for_every_run():
+    for a, b in zip(GCD(base=10, test_size=500).make_tests(),
+                    GCD(base=7, outcomes="uniform", test_size=500).make_tests()):
+        assert torch.equal(a[0], b[0])
+
+
+# Judging
+
+
+class Oracle:
+    """Stands in for a model: answers each pair (a, b) with f(gcd(a, b)), spelt in words."""
+
+    def __init__(self, task, f=lambda k: k):
+        self.tokens, self.f, self.width = task.vocabulary, f, task.tgt_len
+
+    def generate(self, src, beam=1):
+        words = torch.zeros(len(src), beam, self.width, dtype=torch.int64)
+        for i, row in enumerate(src):
+            a, b = self.tokens.text(row).replace("+", "|").split("|")[1:]
+            a, b = self.tokens.read("+ " + a), self.tokens.read("+ " + b)
+            answer = self.f(math.gcd(a, b))
+            ids = self.tokens.ids(self.tokens.write(answer) if answer else "- +") + [2]
+            words[i, :, : len(ids)] = torch.tensor(ids)
+        return words, torch.zeros(len(src), beam)
+
+
+def test_a_perfect_model_is_judged_perfect():
+    task = GCD(base=10, test_size=1000)
+    result = task.evaluate(Oracle(task), final=True)
+    assert result["accuracy"] == 1.0 and result["correct_gcds"] == list(range(1, 101))
+    assert result["predictions"] == {k: [k, 1.0] for k in range(1, 101)}
+
+
+def test_a_model_that_writes_garbage_is_judged_wrong():
+    task = GCD(base=10, test_size=1000)
+    result = task.evaluate(Oracle(task, lambda k: None), final=True)
+    assert result["accuracy"] == 0.0 and result["correct_gcds"] == []
+    assert result["predictions"][7] == [0, 1.0]
+
+
+def three_rules(base):
+    """f(k) of a model that follows the talk's rules to the letter: the part of k made of primes of
+    the base."""
+    def f(k):
+        return max(d for d in range(1, k + 1) if k % d == 0 and base**20 % d == 0)
+    return f
+
+
+def test_the_rules_are_recognised_in_a_model_that_follows_them():
+    task = GCD(base=10, test_size=5000)
+    result = {"epoch": 1, "examples": 300_000} | task.evaluate(Oracle(task, three_rules(10)), final=True)
+    learned = [1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 40, 50, 64, 80, 100]
+    assert result["correct_gcds"] == learned
+    assert abs(result["accuracy"] - 0.844) < 0.02  # the limit of FACTS: 84.4% in base 10
+    report = task.report([result])
+    assert "R1  Predictions are deterministic: 100.0%" in report
+    assert "(2, 5): 15 of 15 are" in report and "Grokked" not in report
+    assert "R3  f(k) is the largest correct prediction that divides k: for 100 of 100" in report
+    assert "over all products of 2, 5, the most that rule R2 allows: 84.4%" in report
+    expected = sum(6 / (math.pi * k) ** 2 for k in learned)
+    assert f"over the 15 GCD it gets right: {expected:.1%}" in report
+
+
+def test_breaches_of_the_rules_are_named():
+    """A model that grokked 3 in epoch 2, and confuses 7 with 4."""
+    task = GCD(base=10, test_size=1000)
+    before = three_rules(10)
+    after = lambda k: 4 if k == 7 else max(d for d in range(1, k + 1) if k % d == 0 and 30**20 % d == 0)
+    evals = [{"epoch": epoch, "examples": 0} | task.evaluate(Oracle(task, f), final=epoch == 3)
+             for epoch, f in enumerate([before, after, after], start=1)]
+    report = task.report(evals)
+    assert "3 (2)" in report and "6 (2)" in report and "for 99 of 100" in report
+    assert "f(7) = 4, not 1" in report
+
+
+def test_r1_counts_the_pairs_that_disagree():
+    """predictions[k] = (f(k), share): the mean share is R1."""
+    predictions = {1: (1, 1.0), 2: (1, 0.5)}
+    r1 = next(gcd.rules(predictions, [2], []))
+    assert "75.0%" in r1
+
+
+def test_95_percent_is_learned_and_less_is_not():
+    assert gcd.correct({2: (2, 0.95), 3: (3, 0.94), 4: (2, 1.0)}) == [2]
+
+
+def test_primes_of():
+    assert [gcd.primes_of(n) for n in (2, 30, 31, 2023, 1024)] == [[2], [2, 3, 5], [31], [7, 17], [2]]
+
+
+def test_ask():
+    task = GCD(base=10)
+    answer = task.ask("10 32", Oracle(task))
+    assert "gcd(10, 32) = 2" in answer and "right" in answer
+    assert "wrong" in task.ask("9, 12", Oracle(task, lambda k: 1))
+    for text in ["12 abc", "12", "1 2 3", "", "1.5 2", "0x10 3", "__import__('os') 1"]:
+        with pytest.raises(ValueError, match="two integers"):
+            task.ask(text, Oracle(task))
+    for text in ["0 0", "-4 6", "12 1000001"]:
+        with pytest.raises(ValueError, match="integers from 1 to 1000000"):
+            task.ask(text, Oracle(task))
+
+
+def test_bad_input_is_a_clear_error():
+    with pytest.raises(ValueError, match="--max-int 0"):
+        GCD(max_int=0)
+    with pytest.raises(ValueError, match="base 1"):
+        GCD(base=1)

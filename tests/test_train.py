@@ -1,0 +1,317 @@
+"""train.py promises: its command line is a contract, nothing is lost, the same command gives the
+same numbers, and what is wrong is said in one line."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+
+ROOT = Path(train.__file__).parent
+TINY = ("--task gcd --base 6 --max-int 200 --dim 16 --heads 2 --epoch-size 512 --batch-size 64 "
+        "--epochs 3 --test-size 300 --warmup 10 --device cpu").split()
+
+
+def run(out, *flags):
+    train.main([*TINY, "--out", str(out), *map(str, flags)])
+
+
+def log(out):
+    return [json.loads(line) for line in (Path(out) / "log.jsonl").read_text().splitlines()]
+
+
+def numbers(out):
+    """All that a run's evaluations say, but for the time it took."""
+    return [{k: v for k, v in event.items() if k not in ("seconds", "examples_per_second")}
+            for event in log(out) if event["event"] in ("eval", "end")]
+
+
+def weights(out):
+    return torch.load(Path(out) / "checkpoint.pt", weights_only=True)["model"]
+
+
+def same_weights(a, b):
+    return all(torch.equal(x, y) for x, y in zip(weights(a).values(), weights(b).values(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A finished run."""
+    out = tmp_path_factory.mktemp("runs") / "done"
+    run(out)
+    return out
+
+
+def start(out, *flags, **env):
+    """A run in a process of its own."""
+    return subprocess.Popen([sys.executable, "train.py", *TINY, "--out", str(out), *map(str, flags)],
+                            cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            env={**os.environ, **env})
+
+
+# It learns
+
+
+def test_it_learns_the_gcd_of_small_numbers(tmp_path, capsys):
+    """Base 6, integers up to 200: in seconds, most answers are right, on pairs it has never seen."""
+    run(tmp_path / "a", "--dim", 32, "--epoch-size", 50_000, "--epochs", 1, "--lr", 3e-3)
+    end = log(tmp_path / "a")[-1]
+    assert end["accuracy"] > 0.75  # 61% of pairs have GCD 1, and 85% a GCD of 1, 2, 3 or 6
+    report = capsys.readouterr().out
+    assert "R1 " in report and "R3 " in report and report.count("Accuracy on pairs") == 1
+
+
+# The log and the report
+
+
+def test_the_log_is_the_contracts(done):
+    first, *evals, end = log(done)
+    assert first["event"] == "start" and first["torch"] == torch.__version__
+    assert first["device"] == "cpu" and first["base"] == 6 and first["warmup"] == 10
+    assert [e["event"] for e in evals] == ["eval"] * 3 and end["event"] == "end"
+    assert [e["epoch"] for e in evals] == [1, 2, 3]
+    assert [e["examples"] for e in evals] == [512, 1024, 1536]
+    for e in evals:
+        assert {"seconds", "loss", "examples_per_second", "accuracy", "correct_gcds"} <= e.keys()
+        assert 0 <= e["accuracy"] <= 1
+    assert evals[-1]["predictions"].keys() <= {str(k) for k in range(1, 101)}
+    assert "predictions" not in evals[0]
+    assert evals[0]["loss"] > evals[-1]["loss"]
+    assert (done / "report.txt").read_text().startswith("GCD in base 6")
+
+
+def test_the_same_command_gives_the_same_numbers_and_another_seed_others(done, tmp_path):
+    run(tmp_path / "again")
+    run(tmp_path / "other", "--seed", 2)
+    assert numbers(tmp_path / "again") == numbers(done) and same_weights(tmp_path / "again", done)
+    assert numbers(tmp_path / "other") != numbers(done)
+
+
+def test_eval_only_prints_the_report_and_changes_nothing(done, capsys):
+    before = {path: path.read_bytes() for path in done.iterdir()}
+    run(done, "--eval-only")
+    assert capsys.readouterr().out == (done / "report.txt").read_text()
+    train.main(["--task", "gcd", "--out", str(done), "--eval-only", "--beam", "1", "3"])
+    assert {path: path.read_bytes() for path in done.iterdir()} == before
+
+
+def test_ask(done, capsys):
+    run(done, "--ask", "12 18")
+    one = capsys.readouterr().out
+    assert "gcd(12, 18) = 6" in one and one.count("right") + one.count("wrong") == 1
+    train.main(["--task", "gcd", "--out", str(done), "--ask", "12 18", "--beam", "5"])
+    five = capsys.readouterr().out
+    assert five.count("right") + five.count("wrong") == 5
+
+
+def test_beam_sizes_are_evaluated_apart(tmp_path):
+    run(tmp_path / "beams", "--beam", 1, 3, "--epochs", 1)
+    assert log(tmp_path / "beams")[1]["accuracy_by_beam"].keys() == {"1", "3"}
+
+
+# Stopping and going on
+
+
+def stop_after(steps, how):
+    """A train_step that does `how` after so many steps."""
+    step, count = train.Trainer.train_step, [0]
+
+    def train_step(self):
+        step(self)
+        count[0] += 1
+        if count[0] == steps:
+            how(self)
+    return train_step
+
+
+@pytest.mark.parametrize("steps", [1, 8, 11, 23])
+def test_ctrl_c_saves_and_resume_gives_the_same_numbers(steps, done, tmp_path, monkeypatch, capsys):
+    """Mid-epoch or between: bit for bit the run that was never stopped."""
+    out = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Trainer, "train_step",
+                      stop_after(steps, lambda self: signal.raise_signal(signal.SIGINT)))
+        with pytest.raises(SystemExit) as stop:
+            run(out)
+    assert stop.value.code == 130 and "--resume" in capsys.readouterr().out
+    run(out, "--resume")
+    assert numbers(out) == numbers(done) and same_weights(out, done)
+
+
+def test_resume_drops_what_was_logged_after_the_checkpoint(done, tmp_path, monkeypatch):
+    """Killed between the log line and the checkpoint, the last line torn: no line twice, none lost."""
+    out = tmp_path / "torn"
+
+    def fail(self):
+        raise RuntimeError("power cut")
+    with monkeypatch.context() as patch:
+        save, saves = train.Trainer.save, []
+        patch.setattr(train.Trainer, "save", lambda self: saves.append(1) or (
+            save(self) if len(saves) < 2 else fail(self)))
+        with pytest.raises(RuntimeError):
+            run(out)
+    with open(out / "log.jsonl", "a") as file:
+        file.write('{"event": "eval", "epo')
+    run(out, "--resume")
+    assert numbers(out) == numbers(done) and same_weights(out, done)
+
+
+def test_a_finished_run_can_be_trained_further(done, tmp_path):
+    out = tmp_path / "longer"
+    run(out)
+    run(out, "--resume")  # nothing left to do
+    assert numbers(out) == numbers(done)
+    run(out, "--resume", "--epochs", 4)
+    assert [e["epoch"] for e in log(out) if e["event"] == "eval"] == [1, 2, 3, 4]
+
+
+def test_kill_9_while_it_saves(tmp_path):
+    """A run that does little but save is killed, again and again; each time it can go on."""
+    out = tmp_path / "killed"
+    flags = ["--epoch-size", 64, "--epochs", 100_000, "--test-size", 100, "--dim", 64]
+    process = start(out, *flags)
+    for _ in range(4):
+        assert "accuracy" in process.stdout.readline()
+        time.sleep(0.05 * torch.rand(()).item())
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        checkpoint = train.load_checkpoint(out / "checkpoint.pt", "cpu")
+        last = [e["examples"] for e in train.read_log(out / "log.jsonl") if e["event"] == "eval"][-1]
+        assert 0 <= last - checkpoint["examples"] <= 64
+        process = start(out, *flags, "--resume")
+    process.kill()
+    process.wait()
+    examples = [e["examples"] for e in train.read_log(out / "log.jsonl") if e["event"] == "eval"]
+    assert examples == list(range(64, 64 * len(examples) + 1, 64))
+
+
+def test_a_second_run_does_not_write_over_the_first(done, capsys):
+    before = {path: path.read_bytes() for path in done.iterdir()}
+    assert "--resume" in refused(capsys, "--out", done)
+    assert {path: path.read_bytes() for path in done.iterdir()} == before
+
+
+# Several processes
+
+
+def test_two_processes(tmp_path):
+    """torchrun: each rank has its own examples, both end with the same weights, rank 0 alone writes."""
+    out = tmp_path / "two"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+               "train.py", *TINY, "--out", str(out)]
+    result = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert [e["examples"] for e in log(out) if e["event"] == "eval"] == [512, 1024, 1536]
+    assert log(out)[0]["processes"] == 2 and result.stdout.count("R1 ") == 1
+    # 512 examples are now 4 steps of 2 x 64: as if one process had taken batches of 128
+    assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] == 12
+    run(out, "--eval-only")
+
+
+# Bad input
+
+
+def refused(capsys, *flags):
+    """Runs, sees it refused, and returns the one line that says why."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        train.main([*TINY, *map(str, flags)])
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2 and out == ""
+    assert err.count("\n") == 1 and err.startswith("train.py: "), err
+    return err
+
+
+@pytest.mark.parametrize("flags, why", [
+    ("--base 1", "base 1"),
+    ("--base abc", "invalid int value: 'abc'"),
+    ("--max-int 0", "--max-int 0"),
+    ("--heads 3 --dim 64", "3 heads do not divide dimension 64"),
+    ("--epochs 0", "0 is not above zero"),
+    ("--beam 0", "0 is not above zero"),
+    ("--lr nan", "nan is not above zero"),
+    ("--batch-size -5", "-5 is not above zero"),
+    ("--operands normal", "invalid choice: 'normal'"),
+    ("--task chess", "invalid choice: 'chess'"),
+    ("--scale huge", "invalid choice: 'huge'"),
+    ("--nonsense 3", "unrecognized arguments"),
+    ("--resume --eval-only", "not allowed with"),
+])
+def test_bad_flags(flags, why, tmp_path, capsys):
+    assert why in refused(capsys, *flags.split(), "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_cuda_where_there_is_none(tmp_path, capsys):
+    assert "no CUDA device" in refused(capsys, "--device", "cuda", "--out", tmp_path / "run")
+
+
+def test_no_task(capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main([])
+    assert stop.value.code == 2 and "--task" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", [["--resume"], ["--eval-only"], ["--ask", "10 32"]])
+def test_no_checkpoint(mode, tmp_path, capsys):
+    assert "there is no checkpoint" in refused(capsys, *mode, "--out", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("flags, why", [
+    (["--resume", "--base", 7], "holds a run of --base 6, not 7"),
+    (["--eval-only", "--dim", 32], "holds a run of --dim 16, not 32"),
+    (["--ask", "12 abc"], "'12 abc' is not a problem"),
+    (["--ask", "0 0"], "integers from 1 to 200"),
+])
+def test_a_checkpoint_and_flags_that_contradict_it(flags, why, done, capsys):
+    assert why in refused(capsys, *flags, "--out", done)
+
+
+def test_a_truncated_checkpoint(done, tmp_path, capsys):
+    whole = (done / "checkpoint.pt").read_bytes()
+    for size in (0, 10, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "checkpoint.pt").write_bytes(whole[:size])
+        assert "is not a whole checkpoint" in refused(capsys, "--resume", "--out", tmp_path)
+        assert (tmp_path / "checkpoint.pt").read_bytes() == whole[:size]
+
+
+class Malice:
+    def __reduce__(self):
+        return os.mkdir, (os.environ["MALICE"],)
+
+
+def test_opening_a_strangers_checkpoint_runs_none_of_his_code(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MALICE", str(tmp_path / "was here"))
+    torch.save({"config": Malice()}, tmp_path / "checkpoint.pt")
+    refused(capsys, "--ask", "1 2", "--out", tmp_path)
+    (tmp_path / "checkpoint.pt").write_bytes(pickle.dumps(Malice()))
+    refused(capsys, "--ask", "1 2", "--out", tmp_path)
+    torch.save([1, 2], tmp_path / "checkpoint.pt")  # harmless, but not ours
+    assert "is not a checkpoint of this program" in refused(capsys, "--ask", "1 2", "--out", tmp_path)
+    assert not (tmp_path / "was here").exists()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("not a folder")
+    assert str(tmp_path / "file") in refused(capsys, "--out", tmp_path / "file" / "run")
+    assert str(tmp_path / "file") in refused(capsys, "--out", tmp_path / "file")
+
+
+def test_help(capsys):
+    for argv, words in [(["--help"], ["--task", "--scale"]),
+                        (["--task", "gcd", "--help"], ["--base", "--operands", "--epochs"])]:
+        with pytest.raises(SystemExit) as stop:
+            train.main(argv)
+        assert stop.value.code == 0
+        out = capsys.readouterr().out
+        assert all(word in out for word in words)
