@@ -131,8 +131,8 @@ class GCD:
     """The task as train.py sees it: sizes, batches, evaluation, report, answers."""
 
     scales = {
-        "laptop": dict(dim=64, heads=4, enc_layers=1, dec_layers=1, batch_size=256, epochs=8,
-                       lr=2e-3, warmup=500, test_size=10_000),
+        "laptop": dict(dim=64, heads=4, enc_layers=1, dec_layers=1, batch_size=256, epochs=5,
+                       lr=2e-3, warmup=500, test_size=20_000),
         "talk": dict(dim=64, heads=8, enc_layers=1, dec_layers=1, batch_size=256, epochs=150,
                      lr=1e-3, warmup=1000, test_size=100_000),
     }
@@ -149,8 +149,8 @@ class GCD:
 
     def __init__(self, base=30, max_int=1_000_000, operands="uniform", outcomes="natural",
                  test_size=10_000, device="cpu"):
-        if max_int < 10:
-            raise ValueError(f"--max-int {max_int}: 10 is the least that leaves pairs to test on")
+        if not 10 <= max_int < 2**31:
+            raise ValueError(f"--max-int {max_int}: it can be 10 to 2147483647")
         self.base, self.max_int, self.operands, self.outcomes = base, max_int, operands, outcomes
         self.vocabulary = Integers(base)
         self.src_words = self.tgt_words = len(self.vocabulary)
@@ -198,12 +198,13 @@ class GCD:
         def keep(pairs, n):
             return pairs[held_out(pairs)][:n]
 
-        many = 2 * HELD_OUT * self.test_size + 1000
-        high = torch.full((many,), self.max_int, device=self.device)
-        natural = keep(integers("uniform", high[:, None].expand(-1, 2), generator), self.test_size)
+        def many(n, high):  # so many that a tenth of them are n, but for a chance in a million
+            return torch.full((2 * HELD_OUT * n + 1000,), high, device=self.device)
+
+        high = many(self.test_size, self.max_int)[:, None].expand(-1, 2)
+        natural = keep(integers("uniform", high, generator), self.test_size)
         each = max(1, self.test_size // GCDS)
-        many = 2 * HELD_OUT * each + 1000
-        strata = [keep(k * coprimes("uniform", high[:1].expand(many) // k, generator), each)
+        strata = [keep(k * coprimes("uniform", many(each, self.max_int // k), generator), each)
                   for k in range(1, min(GCDS, self.max_int) + 1)]
         return [(pairs, torch.gcd(*pairs.T)) for pairs in (natural, torch.cat(strata))]
 
