@@ -1,15 +1,17 @@
-"""Learning the greatest common divisor: the second experiment of the talk.
+"""Learning the greatest common divisor (talk: "Maths as translation: learning GCD", and from "Can
+transformers learn the greatest common divisor?" to the end).
 
-Step I, generate: pairs of integers and their GCD, made on the fly as fast as the model can read
-them. Then, in `report`, a look at what a trained model really learned: the talk's "three rules".
+Step I, generate: pairs of integers and their GCD, made on the fly much faster than a model can read
+them. Then a look at what a trained model really learned: the talk's "three rules".
 
     python train.py --task gcd --base 31
 
 Paper: Charton, "Can transformers learn the greatest common divisor?", arXiv 2308.15594.
 
 >>> task = GCD(base=10)
->>> pairs, gcds = task.draw(2, torch.Generator().manual_seed(0))
->>> pairs.tolist(), gcds.tolist()
+>>> source, target = task.batch(1, torch.Generator().manual_seed(3))
+>>> task.vocabulary.text(source[0]), task.vocabulary.text(target[0])
+('+ 3 4 1 0 9 + 2 8 6 7 4 1', '<bos> + 2 3')
 """
 
 import math
@@ -59,7 +61,10 @@ def held_out(pairs):
 
 def primes_of(n):
     """The prime divisors of n >= 1: 12 -> [2, 3]."""
-    return [p for p in range(2, n + 1) if n % p == 0 and all(p % q for q in range(2, math.isqrt(p) + 1))]
+    def is_prime(p):
+        return all(p % q for q in range(2, math.isqrt(p) + 1))
+    return [p for p in range(2, n + 1) if n % p == 0 and is_prime(p)]
+
 
 # Step III: what did it learn? Everything below is read off one table: predictions[k] = (f(k), share),
 # the most frequent prediction f(k) for pairs of GCD k, and the share of these pairs that get it.
@@ -97,25 +102,17 @@ def first_epoch(k, evals):
     return next((e["epoch"] for e in evals if k in e["correct_gcds"]), "not yet")
 
 
-def is_product(k, primes):
-    """Is k a product of these primes?"""
-    for p in primes:
-        while k % p == 0:
-            k //= p
-    return k == 1
-
-
-def rules(predictions, primes, evals):
+def rules(predictions, base, evals):
     """The three rules of the talk, each judged on this model: lines of text (paper, section 4)."""
     r1 = sum(share for _, share in predictions.values()) / len(predictions)
     yield f"R1  Predictions are deterministic: {r1:.1%} of pairs get the f(k) of their GCD k."
 
     right = [k for k, (f, _) in predictions.items() if f == k]
-    grokked = [k for k in right if not is_product(k, primes)]
-    yield (f"R2  Correct predictions, f(k) = k, are products of the base's primes ({names(primes)}): "
-           f"{len(right) - len(grokked)} of {len(right)} are.")
+    grokked = [k for k in right if pow(base, 7, k) != 0]  # no k up to 100 has 7 prime factors
+    yield (f"R2  Correct predictions, f(k) = k, are products of the base's primes "
+           f"({names(primes_of(base))}): {len(right) - len(grokked)} of {len(right)} are.")
     if grokked:
-        yield fill("    Grokked, although they are not (and in which epoch): ", (
+        yield fill("    The others were grokked (in brackets, the epoch): ", (
             f"{k} ({first_epoch(k, evals)})" for k in grokked))
 
     largest = {k: max((d for d in right if k % d == 0), default=None) for k in predictions}
@@ -243,29 +240,23 @@ class GCD:
         last = evals[-1]
         predictions = {int(k): v for k, v in last["predictions"].items()}
         learned, primes = last["correct_gcds"], primes_of(self.base)
-        limit = math.prod(1 / (1 - p**-2) for p in primes) * 6 / math.pi**2
+        told = 6 / math.pi**2 * sum(k**-2 for k in learned)
+        limit = 6 / math.pi**2 * math.prod(1 / (1 - p**-2) for p in primes)
         return "\n".join([
-            f"GCD in base {self.base}, after {last['examples']:,} examples",
-            "",
-            f"Accuracy on pairs it has not seen, of integers up to {self.max_int:,}: "
-            f"{last['accuracy']:.1%}",
-            f"GCD up to {len(predictions)} it gets right (at least {RIGHT:.0%} of the time): "
-            f"{len(learned)}",
-            fill("    ", learned),
-            "",
-            "f(k), what it predicts most often for pairs of GCD k, and how often (* = right):",
-            "",
-            prediction_table(predictions),
-            "",
-            "Does it follow the three rules of the talk?",
-            "",
-            *rules(predictions, primes, evals),
-            "",
-            "If it knows these GCD and nothing else, it is right on 6/pi^2 x sum of 1/k^2 of all "
-            "pairs:",
-            f"  over the {len(learned)} GCD it gets right: "
-            f"{6 / math.pi**2 * sum(k**-2 for k in learned):.1%}   (measured: {last['accuracy']:.1%})",
-            f"  over all products of {names(primes)}, the most that rule R2 allows: {limit:.1%}",
+            f"The greatest common divisor of integers up to {self.max_int:,}, written in base "
+            f"{self.base}:", f"what a transformer learned from {last['examples']:,} examples", "",
+            f"Accuracy on new pairs: {last['accuracy']:.1%}",
+            f"GCD it gets right at least {RIGHT:.0%} of the time, of 1 to {GCDS}: {len(learned)}",
+            fill("    ", learned), "",
+            "For pairs of GCD k, the answer it gives most often, f(k), and how often (* = right):", "",
+            prediction_table(predictions), "",
+            "Does it compute GCD? Not if it follows the talk's three rules. Then it recognises multiples",
+            "of the base's primes, by their last digits, and knows no other divisor.", "",
+            *rules(predictions, self.base, evals), "",
+            "One pair in 6/pi^2 / k^2 has GCD k. So a model is right on",
+            f"{told:8.1%} of pairs if it knows the {len(learned)} GCD above and no other "
+            f"(measured: {last['accuracy']:.1%})",
+            f"{limit:8.1%} if it knows all products of {names(primes)}: the most that R2 allows",
         ])
 
     def ask(self, text, model, beams=(1,)):

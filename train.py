@@ -101,52 +101,55 @@ def read_flags(argv):
     """-> the flags, the task they describe, and the checkpoint to start from, if any."""
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--task")
-    first.add_argument("--scale")
+    first.add_argument("--scale", default="laptop")
     known = first.parse_known_args(argv)[0]
     task_class = pkgutil.resolve_name(TASKS[known.task]) if known.task in TASKS else None
-    parser, task_flags = make_parser(task_class, known.scale or "laptop")
-    args = parser.parse_args(argv)
+    parser, task_flags = make_parser(task_class, known.scale)
 
     def make_task(args):
-        flags = {name: getattr(args, name) for name in task_flags}
-        # Apple's GPU has no 64-bit floats: there the data are made on the CPU
-        where = "cpu" if args.device == "mps" else args.device
-        return task_class(**flags, test_size=args.test_size, device=where)
+        # Apple's GPU has no 64-bit floats: its data are made on the CPU
+        device = "cpu" if args.device == "mps" else args.device
+        return task_class(**{name: getattr(args, name) for name in task_flags},
+                          test_size=args.test_size, device=device)
 
+    args = parser.parse_args(argv)
     args.device = pick_device(args.device)
-    task, checkpoint = make_task(args), None
+    task = make_task(args)
     args.out = args.out or Path("runs", task.name + "-talk" * (args.scale == "talk")
                                 + f"-seed{args.seed}" * (args.seed != 1))
-    if args.resume or args.eval_only or args.ask is not None:
-        checkpoint, given = load_checkpoint(args.out / "checkpoint.pt", args.device), args
-        config = checkpoint["config"]
-        if config["task"] != args.task:
-            raise ValueError(f"{args.out} holds a run of --task {config['task']}")
-        mode = {name: getattr(given, name) for name in MODE}
-        # flags not given by hand come from the checkpoint; those given must not contradict it
-        args = parser.parse_args(argv, argparse.Namespace(**config, **mode))
-        args.out, args.device = given.out, given.device
-        for name in config.keys() - FREE:
-            if getattr(args, name) != config[name]:
-                raise ValueError(f"{args.out} holds a run of --{name.replace('_', '-')} "
-                                 f"{config[name]}, not {getattr(args, name)}")
-        if args.resume and checkpoint["processes"] != WORLD:
-            raise ValueError(f"{args.out} holds a run of {checkpoint['processes']} processes, "
-                             f"not {WORLD}")
-        task = make_task(args)
-    return args, task, checkpoint
+    if not args.resume and not args.eval_only and args.ask is None:
+        return args, task, None
+    checkpoint = load_checkpoint(args.out / "checkpoint.pt", args.device)
+    args = recall(parser, argv, args, checkpoint)
+    return args, make_task(args), checkpoint
+
+
+def recall(parser, argv, given, checkpoint):
+    """The flags of the checkpoint's run: what is given by hand now must not contradict them."""
+    config = checkpoint["config"]
+    if config["task"] != given.task:
+        raise ValueError(f"{given.out} holds a run of --task {config['task']}, not {given.task}")
+    if given.resume and checkpoint["processes"] != WORLD:
+        raise ValueError(f"{given.out} holds a run of {checkpoint['processes']} processes, not {WORLD}")
+    mode = {name: getattr(given, name) for name in MODE}
+    args = parser.parse_args(argv, argparse.Namespace(**config, **mode))  # config is the default
+    args.out, args.device = given.out, given.device
+    for name in config.keys() - FREE:
+        if getattr(args, name) != config[name]:
+            raise ValueError(f"{given.out} holds a run of --{name.replace('_', '-')} {config[name]}, "
+                             f"not {getattr(args, name)}")
+    return args
 
 
 def pick_device(name):
+    """auto -> what there is; cuda -> this process's GPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: there is no CUDA device here")
     if name == "mps" and not torch.backends.mps.is_available():
         raise ValueError("--device mps: there is no Apple GPU here")
-    if name == "cuda" and WORLD > 1:
-        return f"cuda:{os.environ['LOCAL_RANK']}"
-    return name
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if name == "cuda" else name
 
 
 # The run's folder: checkpoint.pt, log.jsonl, report.txt
@@ -193,22 +196,21 @@ def write_log(path, events, mode="a"):
 
 def open_folder(args, checkpoint):
     """Make the run's folder and begin its log, or cut it back to where the checkpoint was saved."""
-    log, hardware = args.out / "log.jsonl", args.device
-    if "cuda" in hardware:
-        hardware = torch.cuda.get_device_name(hardware)
-    machine = {"torch": torch.__version__, "device": hardware, "processes": WORLD}
-    if not checkpoint:
+    log, temporary = args.out / "log.jsonl", args.out / "log.tmp"
+    cuda = args.device.startswith("cuda")
+    machine = {"torch": torch.__version__, "processes": WORLD,
+               "device": torch.cuda.get_device_name(args.device) if cuda else args.device}
+    if checkpoint:
+        kept = [event for event in read_log(log)
+                if event["event"] != "end" and event.get("examples", 0) <= checkpoint["examples"]]
+        kept.append({"event": "resume", "examples": checkpoint["examples"], **machine})
+    else:
         args.out.mkdir(parents=True, exist_ok=True)
         if (args.out / "checkpoint.pt").exists() or len(read_log(log)) > 1:
             raise ValueError(f"{args.out} holds a run already: go on with it by --resume, or choose "
                              "another folder with --out")
-        write_log(log, [{"event": "start", **config_of(args), **machine}], "w")
-        return
-    kept = [event for event in read_log(log)
-            if event["event"] != "end" and event.get("examples", 0) <= checkpoint["examples"]]
-    temporary = log.with_suffix(".tmp")
-    write_log(temporary, [*kept, {"event": "resume", "examples": checkpoint["examples"], **machine}],
-              "w")
+        kept = [{"event": "start", **config_of(args), **machine}]
+    write_log(temporary, kept, "w")
     os.replace(temporary, log)
 
 
@@ -240,28 +242,13 @@ def show(line, live=False):
     print(("\r\033[K" if terminal else "") + line, end="" if live and terminal else "\n", flush=True)
 
 
-class Interrupt:
-    """Ctrl-C lets the step at hand end; a second one does not wait."""
-
-    def __enter__(self):
-        self.asked, self.before = False, signal.signal(signal.SIGINT, self.ask)
-        return self
-
-    def ask(self, *_):
-        self.asked = True
-        signal.signal(signal.SIGINT, self.before)
-
-    def __exit__(self, *_):
-        signal.signal(signal.SIGINT, self.before)
-
-
 def autocast(device):
     """On CUDA, matrix products in bfloat16; elsewhere nothing changes."""
     return torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda"))
 
 
 class Trainer:
-    """A training run: its state is the model, the optimizer and the four numbers below."""
+    """A training run. What it is at any moment is the model, the optimizer and four numbers."""
 
     def __init__(self, args, task, model, checkpoint):
         self.args, self.task, self.model = args, task, model
@@ -277,7 +264,7 @@ class Trainer:
             self.optimizer.load_state_dict(checkpoint["optimizer"])
             self.step, self.seconds = checkpoint["step"], checkpoint["seconds"]
             self.loss_sum, self.loss_steps = checkpoint["loss_sum"], checkpoint["loss_steps"]
-        self.start = time.time() - self.seconds
+        self.start, self.stopped = time.time() - self.seconds, False
 
     def save(self):
         self.seconds = time.time() - self.start
@@ -304,18 +291,17 @@ class Trainer:
         self.loss_sum, self.loss_steps = self.loss_sum + loss.detach(), self.loss_steps + 1
         self.step += 1
 
-    def train_epoch(self, interrupt):
-        """Steps to the end of the epoch, with a progress line now and then; -> examples/s."""
+    def train_epoch(self):
+        """Steps to the end of the epoch or to Ctrl-C, with a progress line now and then; -> examples/s."""
         begin, first, shown = time.time(), self.step, time.time()
-        while not interrupt.asked:
+        while True:
             self.train_step()
             speed = (self.step - first) * self.step_size / (time.time() - begin)
-            if self.step % self.steps_per_epoch == 0:
-                break
+            if self.stopped or self.step % self.steps_per_epoch == 0:
+                return speed
             if RANK == 0 and time.time() - shown > (0.5 if sys.stdout.isatty() else 30):
                 shown = time.time()
                 show(self.progress(speed), live=True)
-        return speed
 
     def progress(self, speed):
         left = (self.total_steps - self.step) * self.step_size / speed
@@ -335,17 +321,23 @@ class Trainer:
         self.loss_sum, self.loss_steps = torch.zeros_like(self.loss_sum), 0
         self.save()
 
+    def stop(self, *_):
+        """Ctrl-C lets the step at hand end; a second one does not wait."""
+        self.stopped = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def run(self):
         """Train to the end, or to Ctrl-C; -> whether it got to the end."""
+        handler = signal.signal(signal.SIGINT, self.stop)
         if RANK == 0:
             self.save()  # from the first moment on there is something to resume
-        with Interrupt() as interrupt:
-            while self.step < self.total_steps and not interrupt.asked:
-                speed = self.train_epoch(interrupt)
-                if RANK == 0 and self.step % self.steps_per_epoch == 0:
-                    self.end_epoch(speed)
-            if RANK == 0:
-                self.save()
+        while self.step < self.total_steps and not self.stopped:
+            speed = self.train_epoch()
+            if RANK == 0 and self.step % self.steps_per_epoch == 0:
+                self.end_epoch(speed)
+        if RANK == 0:
+            self.save()
+        signal.signal(signal.SIGINT, handler)
         return self.step == self.total_steps
 
 
@@ -360,40 +352,60 @@ def finish(args, task):
     print(f"\n{report}\n\nThis report, the log and the model are in {args.out}")
 
 
-def main(argv=None):
-    argv = sys.argv[1:] if argv is None else argv
-    try:
-        args, task, checkpoint = read_flags(argv)
-        torch.manual_seed(args.seed)
-        model = Transformer(task.src_words, task.tgt_words, task.src_len, task.tgt_len, args.dim,
-                            args.heads, args.enc_layers, args.dec_layers, PAD, BOS, EOS)
-        model.to(args.device)
-        if checkpoint:
-            model.load_state_dict(checkpoint["model"])
-        if args.ask is not None:
-            with autocast(args.device):
-                return print(task.ask(args.ask, model, args.beam))
-        if not args.eval_only and RANK == 0:
-            open_folder(args, checkpoint)
-    except ValueError as error:
-        fail(error)
-    except OSError as error:
-        fail(f"{error.filename}: {error.strerror}")
-    if args.eval_only:
-        with autocast(args.device):
-            result = task.evaluate(model, args.beam, final=True)
-        evals = [event for event in read_log(args.out / "log.jsonl") if event["event"] == "eval"]
-        return print(task.report([*evals, {"examples": checkpoint["examples"], **result}]))
+def make_model(args, task, checkpoint):
+    torch.manual_seed(args.seed)
+    model = Transformer(task.src_words, task.tgt_words, task.src_len, task.tgt_len, args.dim,
+                        args.heads, args.enc_layers, args.dec_layers, PAD, BOS, EOS)
+    if checkpoint:
+        model.load_state_dict(checkpoint["model"])
+    return model.to(args.device)
+
+
+def evaluate_only(args, task, model, checkpoint):
+    """Print the report of a checkpoint; write nothing."""
+    with autocast(args.device):
+        result = task.evaluate(model, args.beam, final=True)
+    evals = [event for event in read_log(args.out / "log.jsonl") if event["event"] == "eval"]
+    now = {"epoch": checkpoint["examples"] // args.epoch_size, "examples": checkpoint["examples"]}
+    print(task.report([*evals, {**now, **result}]))
+
+
+def train(args, task, model, checkpoint, argv):
+    """Train, and say what was learned, or how to go on after Ctrl-C."""
     if WORLD > 1:
-        dist.init_process_group("nccl" if "cuda" in args.device else "gloo")
+        cuda = args.device.startswith("cuda")
+        if cuda:
+            torch.cuda.set_device(args.device)
+        dist.init_process_group("nccl" if cuda else "gloo")
     done = Trainer(args, task, model, checkpoint).run()
     if WORLD > 1:
         dist.destroy_process_group()
     if RANK == 0 and done:
         finish(args, task)
     elif RANK == 0:
-        show(f"Stopped. To go on: python train.py {shlex.join(argv)} --resume")
+        command = [flag for flag in argv if flag != "--resume"]
+        show(f"Stopped. To go on: python train.py {shlex.join(command)} --resume")
         raise SystemExit(130)
+
+
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    try:  # what a user can get wrong comes to light here, before any work starts
+        args, task, checkpoint = read_flags(argv)
+        model = make_model(args, task, checkpoint)
+        if args.ask is not None:
+            with autocast(args.device):
+                return print(task.ask(args.ask, model, args.beam))
+        if RANK == 0 and not args.eval_only:
+            open_folder(args, checkpoint)
+    except ValueError as error:
+        fail(error)
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}")
+    if args.eval_only:
+        evaluate_only(args, task, model, checkpoint)
+    else:
+        train(args, task, model, checkpoint, argv)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ The judges are math.gcd and the laws in closed form. Statistical tests compare f
 probabilities: 5 standard errors, so that a right generator fails once in a million.
 """
 
+import doctest
 import math
 from collections import Counter
 
@@ -204,11 +205,11 @@ def test_the_rules_are_recognised_in_a_model_that_follows_them():
     assert abs(result["accuracy"] - 0.844) < 0.02  # the limit of FACTS: 84.4% in base 10
     report = task.report([result])
     assert "R1  Predictions are deterministic: 100.0%" in report
-    assert "(2, 5): 15 of 15 are" in report and "Grokked" not in report
+    assert "(2, 5): 15 of 15 are" in report and "grokked" not in report
     assert "R3  f(k) is the largest correct prediction that divides k: for 100 of 100" in report
-    assert "over all products of 2, 5, the most that rule R2 allows: 84.4%" in report
+    assert "84.4% if it knows all products of 2, 5: the most that R2 allows" in report
     expected = sum(6 / (math.pi * k) ** 2 for k in learned)
-    assert f"over the 15 GCD it gets right: {expected:.1%}" in report
+    assert f"{expected:.1%} of pairs if it knows the 15 GCD above and no other" in report
 
 
 def test_breaches_of_the_rules_are_named():
@@ -226,7 +227,7 @@ def test_breaches_of_the_rules_are_named():
 def test_r1_counts_the_pairs_that_disagree():
     """predictions[k] = (f(k), share): the mean share is R1."""
     predictions = {1: (1, 1.0), 2: (1, 0.5)}
-    r1 = next(gcd.rules(predictions, [2], []))
+    r1 = next(gcd.rules(predictions, 2, []))
     assert "75.0%" in r1
 
 
@@ -256,3 +257,7 @@ def test_bad_input_is_a_clear_error():
         GCD(max_int=0)
     with pytest.raises(ValueError, match="base 1"):
         GCD(base=1)
+
+
+def test_the_example_in_the_docstring():
+    assert doctest.testmod(gcd) == (0, 3)

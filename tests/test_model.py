@@ -1,5 +1,6 @@
 """model.py promises: it is the transformer that torch.nn has, and its search finds the best words."""
 
+import doctest
 import itertools
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import model as model_file
 from model import Transformer
 
 PAD, BOS, EOS = range(3)
@@ -189,3 +191,7 @@ def test_the_model_knows_no_maths():
     result = subprocess.run([sys.executable, "-c", "import torch, sys; sys.modules.pop('sympy', 0); "
                              + code], capture_output=True, text=True)
     assert result.stdout.strip() == "set()", result.stderr
+
+
+def test_the_example_in_the_docstring():
+    assert doctest.testmod(model_file) == (0, 2)

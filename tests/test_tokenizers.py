@@ -1,10 +1,12 @@
 """tokenizers.py promises: what is written can be read again, and garbage is None, not an exception."""
 
+import doctest
 import random
 
 import pytest
 import torch
 
+import tokenizers
 from tokenizers import BOS, EOS, PAD, Integers, as_target, pack
 
 
@@ -90,3 +92,7 @@ def test_bad_input_is_a_clear_error():
         Integers(1)
     with pytest.raises(ValueError, match="'12' is not a word"):
         Integers(10).ids("+ 12")
+
+
+def test_the_example_in_the_docstring():
+    assert doctest.testmod(tokenizers) == (0, 2)

@@ -1,0 +1,64 @@
+"""The README promises: its tables quote logs that are in results/, made by the command beside them."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import train
+
+ROOT = Path(train.__file__).parent
+README = (ROOT / "README.md").read_text()
+RUNS = re.findall(r"`python train\.py ([^`]*)` \|.*\[([\d.]+%), (\d+) GCD\]\(results/([^/]+)/", README)
+GROKKED = re.findall(r"^\| \[(\d)\]\(results/([^/]+)/.*?\) \| (.*?) \| \d+ min \|$", README, flags=re.M)
+
+
+def log(name):
+    return [json.loads(line) for line in (ROOT / "results" / name / "log.jsonl").read_text().splitlines()]
+
+
+def test_every_result_is_quoted_and_every_quote_has_its_result():
+    quoted = {run[-1] for run in RUNS} | {name for _, name, _ in GROKKED}
+    assert quoted == {path.name for path in (ROOT / "results").iterdir() if path.is_dir()}
+    assert len(RUNS) >= 8 and len(GROKKED) == 3
+
+
+@pytest.mark.parametrize("flags, accuracy, gcds, name", RUNS)
+def test_the_tables_quote_the_logs(flags, accuracy, gcds, name):
+    start, *evals, end = log(name)
+    assert end["event"] == "end" and f"{evals[-1]['accuracy']:.1%}" == accuracy
+    assert len(evals[-1]["correct_gcds"]) == int(gcds)
+    assert evals[-1]["epoch"] == start["epochs"] and len(evals) == start["epochs"]
+    args, task, _ = train.read_flags([*flags.split(), "--device", "cpu"])
+    assert train.config_of(args).items() <= start.items()  # the log is of this command
+    assert args.out == Path("runs") / name
+
+
+@pytest.mark.parametrize("seed, name, cells", GROKKED)
+def test_the_grokking_table_quotes_the_logs(seed, name, cells):
+    start, *evals, end = log(name)
+    *learned, final = cells.split(" | ")
+    for gcd, cell in zip((2, 3, 5), learned, strict=True):
+        assert cell == f"{next(e['examples'] for e in evals if gcd in e['correct_gcds']):,}"
+    assert final == f"{evals[-1]['accuracy']:.1%}, {len(evals[-1]['correct_gcds'])} GCD"
+    flags = re.search(r"python train.py (.* --max-int 900 .*)", README)[1] + f" --seed {seed}"
+    args, _, _ = train.read_flags([*flags.split(), "--device", "cpu"])
+    assert train.config_of(args).items() <= start.items()
+    assert args.out == Path("runs") / name
+
+
+def test_reports_say_what_the_logs_say():
+    """Each report.txt is what the task writes about its log today."""
+    for path in (ROOT / "results").iterdir():
+        start, *evals, end = log(path.name)
+        task_class = train.pkgutil.resolve_name(train.TASKS[start["task"]])
+        parser, flags = train.make_parser(task_class, start["scale"])
+        task = task_class(**{name: start[name] for name in flags})
+        assert task.report(evals) + "\n" == (path / "report.txt").read_text()
+
+
+def test_the_commands_of_the_readme_are_understood():
+    for flags in re.findall(r"^python train\.py (.*?)(?:   .*)?$", README, flags=re.M):
+        known = re.sub(r'(--help|--resume|--eval-only|--ask "10 32").*', "", flags)
+        train.read_flags(["--device", "cpu", *known.split()])
