@@ -1,12 +1,12 @@
-"""Learning the greatest common divisor (talk: "Maths as translation: learning GCD", and from "Can
-transformers learn the greatest common divisor?" to the end).
+"""Learning the greatest common divisor.
 
-Step I, generate: pairs of integers and their GCD, made on the fly much faster than a model can read
-them. Then a look at what a trained model really learned: the talk's "three rules".
+Slides: "Maths as translation: learning GCD", and "Can transformers learn the greatest common
+divisor?" to the last. Paper: Charton, same title, arXiv 2308.15594.
 
     python train.py --task gcd --base 31
 
-Paper: Charton, "Can transformers learn the greatest common divisor?", arXiv 2308.15594.
+Step I, generate: pairs of integers and their GCD, made on the fly much faster than a model can read
+them. Then a look at what the trained model really learned: the talk's three rules.
 
 >>> task = GCD(base=10)
 >>> source, target = task.batch(1, torch.Generator().manual_seed(3))
@@ -15,7 +15,6 @@ Paper: Charton, "Can transformers learn the greatest common divisor?", arXiv 230
 """
 
 import math
-import re
 import textwrap
 
 import torch
@@ -27,23 +26,26 @@ RIGHT = 0.95  # a GCD is learned when this share of its pairs is predicted right
 HELD_OUT = 10  # one pair in this many is kept for testing
 
 
-def integers(law, high, generator):
+# Step I: generate
+
+
+def random_integers(law, high, generator):
     """One random integer in 1..h for each h of the LongTensor high.
 
-    law: "uniform", or "log-uniform", where P(k) = log(1 + 1/k) / log(h + 1), close to 1/k: as many
-    integers of one digit as of six (talk, "Engineering the training distribution").
+    law: "uniform", or "log-uniform", P(k) = log(1 + 1/k) / log(1 + h), almost proportional to 1/k:
+    as many integers of one digit as of six (slide "Engineering the training distribution").
     """
     u = torch.rand(high.shape, generator=generator, device=high.device, dtype=torch.float64)
     k = u * high + 1 if law == "uniform" else (high + 1.0) ** u
     return k.long().minimum(high)  # against rounding at the upper end
 
 
-def coprimes(law, high, generator):
-    """Pairs (n, 2) in 1..high (n,) without common divisor: drawn until they have none."""
+def random_coprimes(law, high, generator):
+    """A pair in 1..h without common divisor for each h of high (n,): (n, 2), drawn until it is one."""
     pairs = torch.zeros(len(high), 2, dtype=torch.int64, device=high.device)
     todo = torch.arange(len(high), device=high.device)
     while len(todo):
-        pairs[todo] = integers(law, high[todo, None].expand(-1, 2), generator)
+        pairs[todo] = random_integers(law, high[todo, None].expand(-1, 2), generator)
         todo = todo[torch.gcd(*pairs[todo].T) != 1]
     return pairs
 
@@ -51,77 +53,12 @@ def coprimes(law, high, generator):
 def held_out(pairs):
     """Which of the pairs (n, 2) are reserved for testing: a tenth of all, chosen by a hash.
 
-    So that no test pair is ever trained on, in either order, even where there are few pairs.
+    So no test pair is ever trained on, in either order, even where there are few pairs.
     """
-    low, high = pairs.amin(dim=1), pairs.amax(dim=1)
-    x = low * 0x2545F4914F6CDD1D + high * 0x1B873593CC9E2D51  # int64 wraps around, as a hash may
+    a, b = pairs.amin(dim=1), pairs.amax(dim=1)
+    x = a * 0x2545F4914F6CDD1D + b * 0x1B873593CC9E2D51  # int64 wraps around, as a hash may
     x = (x ^ (x >> 32)) * 0x2545F4914F6CDD1D
     return (x >> 33) % HELD_OUT == 0
-
-
-def primes_of(n):
-    """The prime divisors of n >= 1: 12 -> [2, 3]."""
-    def is_prime(p):
-        return all(p % q for q in range(2, math.isqrt(p) + 1))
-    return [p for p in range(2, n + 1) if n % p == 0 and is_prime(p)]
-
-
-# Step III: what did it learn? Everything below is read off one table: predictions[k] = (f(k), share),
-# the most frequent prediction f(k) for pairs of GCD k, and the share of these pairs that get it.
-
-
-def correct(predictions):
-    """The GCD k that count as learned: k itself is predicted, for at least 95% of the pairs."""
-    return [k for k, (f, share) in predictions.items() if f == k and share >= RIGHT]
-
-
-def names(numbers):
-    return ", ".join(map(str, numbers)) or "none"
-
-
-def fill(heading, items):
-    return textwrap.fill(heading + names(items), width=96, subsequent_indent="    ")
-
-
-def prediction_table(predictions, rows=12, columns=3):
-    """The talk's Table 3: predictions for GCD 1 to 36, in three columns."""
-    def cell(k):
-        if k not in predictions:
-            return " " * 26
-        f, share = predictions[k]
-        return f"{k:>5}{f:>7}{'*' if f == k else ' '}{share:>8.1%}     "
-
-    heading = "    k   f(k)        %     " * columns
-    lines = ["".join(cell(row + rows * column) for column in range(columns))
-             for row in range(1, rows + 1)]
-    return "\n".join(line.rstrip() for line in [heading, *lines])
-
-
-def first_epoch(k, evals):
-    """The epoch in which k was learned; "not yet" where it is not always predicted."""
-    return next((e["epoch"] for e in evals if k in e["correct_gcds"]), "not yet")
-
-
-def rules(predictions, base, evals):
-    """The three rules of the talk, each judged on this model: lines of text (paper, section 4)."""
-    r1 = sum(share for _, share in predictions.values()) / len(predictions)
-    yield f"R1  Predictions are deterministic: {r1:.1%} of pairs get the f(k) of their GCD k."
-
-    right = [k for k, (f, _) in predictions.items() if f == k]
-    grokked = [k for k in right if pow(base, 7, k) != 0]  # no k up to 100 has 7 prime factors
-    yield (f"R2  Correct predictions, f(k) = k, are products of the base's primes "
-           f"({names(primes_of(base))}): {len(right) - len(grokked)} of {len(right)} are.")
-    if grokked:
-        yield fill("    The others were grokked (in brackets, the epoch): ", (
-            f"{k} ({first_epoch(k, evals)})" for k in grokked))
-
-    largest = {k: max((d for d in right if k % d == 0), default=None) for k in predictions}
-    broken = [k for k, (f, _) in predictions.items() if f != largest[k]]
-    yield (f"R3  f(k) is the largest correct prediction that divides k: for "
-           f"{len(predictions) - len(broken)} of {len(predictions)} GCD k.")
-    if broken:
-        yield fill("    Exceptions: ", (f"f({k}) = {predictions[k][0]}, not {largest[k]}"
-                                        for k in broken))
 
 
 class GCD:
@@ -137,45 +74,45 @@ class GCD:
     @staticmethod
     def add_arguments(parser):
         add = parser.add_argument
-        add("--base", type=int, default=30, help="the base integers are written in (30)")
-        add("--max-int", type=int, default=1_000_000, help="operands are 1..max-int (1000000)")
+        add("--base", type=int, default=30, help="the base integers are written in")
+        add("--max-int", type=int, default=1_000_000, help="the operands are 1..max-int")
         add("--operands", choices=["uniform", "log-uniform"], default="uniform",
-            help="the law of the training operands (uniform)")
+            help="the law of the training operands; where outcomes are drawn, of operand / GCD")
         add("--outcomes", choices=["natural", "log-uniform", "uniform"], default="natural",
-            help="the law of the training GCD: as they come, or drawn in 1..100 (natural)")
+            help="the law of the training GCD: as they come, or drawn in 1..100")
 
     def __init__(self, base=30, max_int=1_000_000, operands="uniform", outcomes="natural",
-                 test_size=10_000, device="cpu"):
-        if not 10 <= max_int < 2**31:
+                 test_size=20_000, device="cpu"):
+        if not 10 <= max_int < 2**31:  # fewer leave no pair to test on, more are not exact in float
             raise ValueError(f"--max-int {max_int}: it can be 10 to 2147483647")
+        if base > 1_000_000:
+            raise ValueError(f"--base {base}: it can be 2 to 1000000")
         self.base, self.max_int, self.operands, self.outcomes = base, max_int, operands, outcomes
+        self.test_size, self.device, self.tests = test_size, device, None
         self.vocabulary = Integers(base)
         self.src_words = self.tgt_words = len(self.vocabulary)
         self.src_len = 2 * self.vocabulary.length(max_int)
         self.tgt_len = self.vocabulary.length(max_int) + 1  # and <eos>
-        self.device, self.test_size, self.tests = device, test_size, None
         self.name = "-".join([f"gcd-base{base}"]
                              + [f"max{max_int}"] * (max_int != 1_000_000)
                              + [f"{operands}-operands"] * (operands != "uniform")
                              + [f"{outcomes}-outcomes"] * (outcomes != "natural"))
 
-    # Step I: generate
-
-    def law(self, n, generator):
-        """n pairs of the training law (n, 2)."""
+    def sample(self, n, generator):
+        """n pairs of the training law: (n, 2)."""
         high = torch.full((n,), self.max_int, device=self.device)
         if self.outcomes == "natural":
-            return integers(self.operands, high[:, None].expand(-1, 2), generator)
+            return random_integers(self.operands, high[:, None].expand(-1, 2), generator)
         k = torch.arange(1, min(GCDS, self.max_int) + 1, device=self.device)
         weights = 1.0 / k if self.outcomes == "log-uniform" else torch.ones_like(k).float()
         gcds = k[weights.multinomial(n, replacement=True, generator=generator)]
-        return gcds[:, None] * coprimes(self.operands, high // gcds, generator)
+        return gcds[:, None] * random_coprimes(self.operands, high // gcds, generator)
 
     def draw(self, n, generator):
         """n training pairs (n, 2), none of them held out, and their GCD (n,)."""
-        pairs = self.law(n, generator)
+        pairs = self.sample(n, generator)
         while len(todo := held_out(pairs).nonzero().flatten()):
-            pairs[todo] = self.law(len(todo), generator)
+            pairs[todo] = self.sample(len(todo), generator)
         return pairs, torch.gcd(*pairs.T)
 
     def batch(self, n, generator):
@@ -185,32 +122,32 @@ class GCD:
         return encode(pairs), as_target(encode(gcds[:, None]))
 
     def make_tests(self):
-        """The two held-out tests, the same for every run: pairs (n, 2) and their GCD (n,) of each.
+        """The two held-out tests, of a seed of their own: pairs (n, 2) and their GCD (n,) of each.
 
-        natural: uniform operands, whatever the training law. stratified: each GCD 1..100 as often
-        (a GCD with no held-out pair at all, as 97 under --max-int 100 may be, is left out).
+        natural: uniform operands, whatever the training law. stratified: each GCD 1..100 as often;
+        one without a held-out pair, as 97 under --max-int 100 may be, is left out.
         """
-        generator = torch.Generator(self.device).manual_seed(2308_15594)
+        generator = torch.Generator().manual_seed(2308_15594)
 
         def keep(pairs, n):
             return pairs[held_out(pairs)][:n]
 
-        def many(n, high):  # so many that a tenth of them are n, but for a chance in a million
-            return torch.full((2 * HELD_OUT * n + 1000,), high, device=self.device)
+        def bounds(n, high):  # so many that n of them, a tenth and more, are held out
+            return torch.full((2 * HELD_OUT * n + 1000,), high)
 
-        high = many(self.test_size, self.max_int)[:, None].expand(-1, 2)
-        natural = keep(integers("uniform", high, generator), self.test_size)
-        each = max(1, self.test_size // GCDS)
-        strata = [keep(k * coprimes("uniform", many(each, self.max_int // k), generator), each)
+        each, high = max(1, self.test_size // GCDS), bounds(self.test_size, self.max_int)
+        natural = random_integers("uniform", high[:, None].expand(-1, 2), generator)
+        strata = [keep(k * random_coprimes("uniform", bounds(each, self.max_int // k), generator), each)
                   for k in range(1, min(GCDS, self.max_int) + 1)]
-        return [(pairs, torch.gcd(*pairs.T)) for pairs in (natural, torch.cat(strata))]
+        tests = keep(natural, self.test_size).to(self.device), torch.cat(strata).to(self.device)
+        return [(pairs, torch.gcd(*pairs.T)) for pairs in tests]
 
     # Step III: judge
 
     def predict(self, model, pairs, beam=1):
         """The model's GCD for each pair (n, 2); 0 where what it writes is not an integer."""
-        words, _ = model.generate(self.vocabulary.encode(pairs), beam)
-        return self.vocabulary.decode(words[:, 0])[0]
+        tokens, _ = model.generate(self.vocabulary.encode(pairs), beam)
+        return self.vocabulary.decode(tokens[:, 0])[0]
 
     def evaluate(self, model, beams=(1,), final=False):
         """Accuracy on the natural test, and on the stratified one which GCD are predicted right.
@@ -219,61 +156,120 @@ class GCD:
         """
         self.tests = self.tests or self.make_tests()
         (pairs, gcds), (strata, truth) = self.tests
-        accuracy = {str(b): (self.predict(model, pairs, b) == gcds).float().mean().item()
-                    for b in beams}
+        accuracy = {str(beam): (self.predict(model, pairs, beam) == gcds).sum().item() / len(gcds)
+                    for beam in beams}
         answers, predictions = self.predict(model, strata, beams[0]), {}
         for k in truth.unique().tolist():
             values, counts = answers[truth == k].unique(return_counts=True)
             top = counts.argmax()
-            predictions[k] = [values[top].item(), (counts[top] / counts.sum()).item()]
-        result = {"accuracy": accuracy[str(beams[0])], "correct_gcds": correct(predictions)}
+            predictions[k] = [values[top].item(), counts[top].item() / counts.sum().item()]
+        result = {"accuracy": accuracy[str(beams[0])], "correct_gcds": learned(predictions)}
         if len(beams) > 1:
             result["accuracy_by_beam"] = accuracy
         return result | ({"predictions": predictions} if final else {})
 
     def headline(self, result):
         """One evaluation in a few words, for the progress lines."""
-        return f"accuracy {result['accuracy']:.1%}, {len(result['correct_gcds'])} GCD of 100"
+        return f"accuracy {result['accuracy']:.1%}, {len(result['correct_gcds'])} GCD of {GCDS}"
 
     def report(self, evals):
         """What was learned, for a person: from all the evaluations of a run, the last one final."""
-        last = evals[-1]
+        last, primes = evals[-1], primes_of(self.base)
         predictions = {int(k): v for k, v in last["predictions"].items()}
-        learned, primes = last["correct_gcds"], primes_of(self.base)
-        told = 6 / math.pi**2 * sum(k**-2 for k in learned)
-        limit = 6 / math.pi**2 * math.prod(1 / (1 - p**-2) for p in primes)
+        gcds = last["correct_gcds"]
+        expected = 6 / math.pi**2 * sum(k**-2 for k in gcds)
+        most = 6 / math.pi**2 * math.prod(1 / (1 - p**-2) for p in primes)
         return "\n".join([
-            f"The greatest common divisor of integers up to {self.max_int:,}, written in base "
-            f"{self.base}:", f"what a transformer learned from {last['examples']:,} examples", "",
+            f"The greatest common divisor of integers up to {self.max_int:,}, in base {self.base}:",
+            f"what a transformer learned from {last['examples']:,} examples", "",
             f"Accuracy on new pairs: {last['accuracy']:.1%}",
-            f"GCD it gets right at least {RIGHT:.0%} of the time, of 1 to {GCDS}: {len(learned)}",
-            fill("    ", learned), "",
+            f"GCD it gets right at least {RIGHT:.0%} of the time, of 1 to {GCDS}: {len(gcds)}",
+            listed("    ", gcds), "",
             "For pairs of GCD k, the answer it gives most often, f(k), and how often (* = right):", "",
             prediction_table(predictions), "",
-            "Does it compute GCD? Not if it follows the talk's three rules. Then it recognises multiples",
-            "of the base's primes, by their last digits, and knows no other divisor.", "",
-            *rules(predictions, self.base, evals), "",
-            "One pair in 6/pi^2 / k^2 has GCD k. So a model is right on",
-            f"{told:8.1%} of pairs if it knows the {len(learned)} GCD above and no other "
+            "Does it compute GCD? Not if it follows the talk's three rules. Then it recognises the",
+            "multiples of some integers, as we see by the last digit what divides by 5, and no more.",
+            "", *rules(predictions, self.base, evals), "",
+            "A share 6 / (pi k)^2 of all pairs has GCD k. So a model is right on",
+            f"{expected:8.1%} of pairs if it knows the {len(gcds)} GCD above and no other "
             f"(measured: {last['accuracy']:.1%})",
-            f"{limit:8.1%} if it knows all products of {names(primes)}: the most that R2 allows",
+            f"{most:8.1%} if it knows all products of {', '.join(map(str, primes))}: "
+            "the most that R2 allows",
         ])
 
     def ask(self, text, model, beams=(1,)):
         """The model's answers to a problem like "10 32", each checked; ValueError on any other."""
-        numbers = text.replace(",", " ").split()
-        if len(numbers) != 2 or not all(re.fullmatch(r"[+-]?[0-9]{1,18}", n) for n in numbers):
+        try:
+            a, b = map(int, text.replace(",", " ").split())
+        except ValueError:
             raise ValueError(f'{text!r} is not a problem: two integers are, as in --ask "10 32"')
-        a, b = map(int, numbers)
         if not (1 <= a <= self.max_int and 1 <= b <= self.max_int):
             raise ValueError(f"gcd({a}, {b}): this model knows integers from 1 to {self.max_int}")
         src = self.vocabulary.encode(torch.tensor([[a, b]], device=self.device))
-        words, scores = model.generate(src, max(beams))
-        lines = [f"gcd({a}, {b}) = {math.gcd(a, b)}; the model says:"]
-        for tokens, logp in zip(words[0].tolist(), scores[0].tolist()):
+        tokens, logps = model.generate(src, max(beams))
+        lines = [f"gcd({a}, {b}) = {math.gcd(a, b)}; the model says, best first:"]
+        for row, logp in zip(tokens[0].tolist(), logps[0].tolist()):
             if logp > -math.inf:
-                answer = self.vocabulary.read(written := self.vocabulary.text(tokens))
+                answer = self.vocabulary.read(self.vocabulary.text(row))
                 verdict = "right" if answer == math.gcd(a, b) else "wrong"
-                shown = written if answer is None else answer
+                shown = self.vocabulary.text(row) if answer is None else answer
                 lines.append(f"  {shown:<10}  {verdict}  (probability {math.exp(logp):.3f})")
         return "\n".join(lines)
+
+
+# What did it learn? All of it is read off one table: predictions[k] = (f(k), share), the most
+# frequent prediction f(k) for pairs of GCD k, and the share of these pairs that get it.
+
+
+def learned(predictions):
+    """The GCD k that count as learned: k itself is predicted, for at least 95% of the pairs."""
+    return [k for k, (f, share) in predictions.items() if f == k and share >= RIGHT]
+
+
+def primes_of(n):
+    """The prime divisors of n >= 1: 12 -> [2, 3]."""
+    def is_prime(p):
+        return all(p % q for q in range(2, math.isqrt(p) + 1))
+    return [p for p in range(2, n + 1) if n % p == 0 and is_prime(p)]
+
+
+def listed(heading, items):
+    text = heading + (", ".join(map(str, items)) or "none")
+    return textwrap.fill(text, width=96, subsequent_indent="    ")
+
+
+def prediction_table(predictions):
+    """The talk's Table 3: predictions for GCD 1 to 36, in three columns."""
+    def cell(k):
+        if k not in predictions:
+            return " " * 26
+        f, share = predictions[k]
+        return f"{k:>5}{f:>7}{'*' if f == k else ' '}{share:>8.1%}     "
+
+    lines = ["    k   f(k)        %     " * 3]
+    lines += [cell(row) + cell(row + 12) + cell(row + 24) for row in range(1, 13)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def rules(predictions, base, evals):
+    """The three rules of the talk, each judged on this model: lines of text (paper, section 4)."""
+    r1 = sum(share for _, share in predictions.values()) / len(predictions)
+    yield f"R1  Predictions are deterministic: {r1:.1%} of pairs get the f(k) of their GCD k."
+
+    correct = [k for k, (f, _) in predictions.items() if f == k]
+    grokked = [k for k in correct if pow(base, 7, k) != 0]  # no k up to 100 has 7 prime factors
+    yield (f"R2  Correct predictions, f(k) = k, are products of the primes of {base}: "
+           f"{len(correct) - len(grokked)} of {len(correct)} are.")
+    if grokked:
+        def epoch(k):
+            return next((e["epoch"] for e in evals if k in e["correct_gcds"]), "not yet 95%")
+        yield listed("    The others, which the talk calls grokked, and the epoch each was learned: ",
+                     (f"{k} ({epoch(k)})" for k in grokked))
+
+    largest = {k: max((d for d in correct if k % d == 0), default=None) for k in predictions}
+    broken = [k for k, (f, _) in predictions.items() if f != largest[k]]
+    yield (f"R3  f(k) is the largest correct prediction that divides k: for "
+           f"{len(predictions) - len(broken)} of {len(predictions)} GCD k.")
+    if broken:
+        yield listed("    Exceptions: ",
+                     (f"f({k}) = {predictions[k][0]}, not {largest[k]}" for k in broken))

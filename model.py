@@ -21,7 +21,7 @@ comes first, 2002.04745); Press & Wolf 2017 (shared output embedding, 1608.05859
 >>> model = Transformer(src_words=15, tgt_words=15, src_len=16, tgt_len=9, dim=64, heads=4,
 ...                     enc_layers=1, dec_layers=1, pad=0, bos=1, eos=2)
 >>> sum(p.numel() for p in model.parameters())
-120960
+120512
 """
 
 import torch
@@ -39,7 +39,8 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def split(self, x, batch):
-        """(..., dim) -> (batch, heads, time, dim / heads)"""
+        """(..., time, dim) -> (batch, heads, time, dim / heads); k rows for one of the batch, as in
+        beam search, become k times as many positions of it."""
         return x.view(batch, -1, self.heads, x.size(-1) // self.heads).transpose(1, 2)
 
     def keys_values(self, x):
@@ -67,8 +68,7 @@ class FeedForward(nn.Sequential):
 class EncoderLayer(nn.Module):
     """x + attention(norm(x)), then x + feed-forward(norm(x)).
 
-    With the norm before each block the sum x is never normalised, so gradients reach every layer
-    unchanged and learning rates ten times the original's (post-norm, 1e-4) are stable.
+    @NORM@
     """
 
     def __init__(self, dim, heads):
@@ -124,7 +124,7 @@ class Transformer(nn.Module):
         self.encoder_norm, self.decoder_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         for embedding in (m for m in self.modules() if isinstance(m, nn.Embedding)):
             nn.init.normal_(embedding.weight, std=dim**-0.5)  # so that first guesses are mild
-        mask = torch.full((tgt_len, tgt_len), -torch.inf).tril(diagonal=-1)
+        mask = torch.full((tgt_len, tgt_len), -torch.inf).tril(diagonal=-1)  # rows are the keys
         self.register_buffer("causal_mask", mask, persistent=False)
 
     def encode(self, src):
@@ -162,45 +162,47 @@ class Transformer(nn.Module):
         return self.decode(tgt, *self.encode(src))[0]
 
     @torch.no_grad()
-    def generate(self, src, beam=1, chunk=512):
+    def generate(self, src, beam=1, chunk=2048):
         """The `beam` best translations of each row of src, best first: words and log-probability.
 
         src (n, time) -> LongTensor (n, beam, tgt_len), without <bos>, padded after <eos>, and
-        FloatTensor (n, beam), -inf where there are fewer translations than that. chunk: how many
-        translations are held at a time.
+        FloatTensor (n, beam), -inf where there are fewer translations than that; both where src
+        is, wherever the model may be. chunk: how many translations are searched for at a time.
         """
-        parts = [self.beam_search(part, beam) for part in src.split(max(1, chunk // beam))]
-        return torch.cat([words for words, _ in parts]), torch.cat([logp for _, logp in parts])
+        parts = [self.beam_search(part.to(self.causal_mask.device), beam)
+                 for part in src.split(max(1, chunk // beam))]
+        tokens, logp = (torch.cat(part).to(src.device) for part in zip(*parts))
+        return tokens, logp
 
-    def beam_search(self, src, beam, alpha=1.0):
+    def beam_search(self, src, beam):
         """Keep the `beam` likeliest beginnings, grow each by a word; beam 1 is greedy decoding.
 
-        Translations compare by log-probability / length**alpha. The search stops when no live one
-        can still beat a finished one: its log-probability can only fall, its length is bounded.
+        Translations compare by log-probability / length. The search stops when no live one can
+        still beat a finished one: its log-probability can only fall, its length is bounded.
         """
-        n, device, words = len(src), src.device, self.tgt_embedding.num_embeddings
+        n, device, tgt_words = len(src), src.device, self.tgt_embedding.num_embeddings
         memory, cache = self.encode(src), None
         tokens = torch.full((n, beam, self.tgt_len), self.pad, device=device)
         done, done_logp = tokens, torch.full((n, beam), -torch.inf, device=device)
-        done_score = live = done_logp
-        live = live.index_fill(1, torch.tensor([0], device=device), 0.0)  # one empty beginning
+        done_score, live = done_logp, done_logp.clone()
+        live[:, 0] = 0.0  # one empty beginning; the others would be its copies
         last = torch.full((n * beam, 1), self.bos, device=device)
         for length in range(1, self.tgt_len + 1):
             logits, cache = self.decode(last, *memory, cache)
-            logp = logits[:, -1].float().log_softmax(dim=-1).view(n, beam, words)
+            logp = logits[:, -1].float().log_softmax(dim=-1).view(n, beam, tgt_words)
             live, best = (live[:, :, None] + logp).flatten(1).topk(beam)
-            parent, word = best // words, best % words
+            parent, word = best // tgt_words, best % tgt_words
             tokens = take(tokens, parent)
             tokens[:, :, length - 1] = word
 
             ended = (word == self.eos) | (length == self.tgt_len)
             done_logp = torch.cat([done_logp, live.masked_fill(~ended, -torch.inf)], dim=1)
-            score = live.masked_fill(~ended, -torch.inf) / length**alpha
+            score = live.masked_fill(~ended, -torch.inf) / length
             done_score, keep = torch.cat([done_score, score], dim=1).topk(beam)
             done, done_logp = take(torch.cat([done, tokens], dim=1), keep), take(done_logp, keep)
 
             live = live.masked_fill(ended, -torch.inf)
-            if (live.amax(1) / self.tgt_len**alpha <= done_score.amin(1)).all():
+            if (live.amax(1) / self.tgt_len <= done_score.amin(1)).all():
                 break
             rows = (parent + torch.arange(n, device=device)[:, None] * beam).flatten()
             cache = [[past[rows] for past in layer] for layer in cache]

@@ -8,6 +8,8 @@ vocabularies begin with the same three words.
 '+ 1 0 + 3 2'
 """
 
+from itertools import takewhile
+
 import torch
 
 SPECIAL = ["<pad>", "<bos>", "<eos>"]
@@ -39,9 +41,7 @@ class Vocabulary:
 
     def text(self, tokens):
         """A row of word numbers -> its words, up to <eos> or padding, separated by spaces."""
-        words = [self.words[i] for i in tokens]
-        end = min(words.index(w) if w in words else len(words) for w in ("<pad>", "<eos>"))
-        return " ".join(words[:end])
+        return " ".join(self.words[i] for i in takewhile(lambda i: i not in (PAD, EOS), tokens))
 
     def ids(self, text):
         """Words separated by spaces -> their numbers. An unknown word is a ValueError."""
@@ -52,7 +52,7 @@ class Vocabulary:
 
 
 class Integers(Vocabulary):
-    """Integers as a sign and digits in a base, most significant first: 10 is + 1 0 (talk, p. 3)."""
+    """Integers as a sign and digits in a base, most significant first: 10 is + 1 0 (talk, learning GCD)."""
 
     def __init__(self, base):
         if base < 2:

@@ -1,7 +1,7 @@
 """Step III of the talk, train: teach a transformer any of the tasks, on any device, and look at it.
 
     python train.py --task gcd --base 31
-    python train.py --task gcd --base 31 --resume           go on after Ctrl-C, a crash, a power cut
+    python train.py --task gcd --base 31 --resume           go on after Ctrl-C or a crash
     python train.py --task gcd --base 31 --ask "10 32"      put a question to the trained model
     torchrun --nproc_per_node=2 train.py --task gcd         two processes, or two GPUs
 
@@ -10,12 +10,13 @@ few methods (see gcd.py), and adding one is adding a file and an entry in TASKS.
 """
 
 import argparse
+import datetime
+import inspect
 import json
 import math
 import os
 import pkgutil
 import random
-import shlex
 import signal
 import sys
 import time
@@ -28,10 +29,201 @@ import torch.nn.functional as F
 from model import Transformer
 from tokenizers import BOS, EOS, PAD
 
-TASKS = {"gcd": "gcd:GCD"}  # name: where its class is
+# Where each task's class is. It has: scales, the defaults of each --scale; add_arguments(parser), its
+# flags, which its constructor takes, with test_size and device; name, for the run's folder; src_words,
+# tgt_words, src_len, tgt_len, the sizes of its vocabularies and sequences; batch, evaluate, headline,
+# report and ask.
+TASKS = {"gcd": "gcd:GCD"}
 
-RANK, WORLD = (int(os.environ.get(name, default)) for name, default in
-               [("RANK", 0), ("WORLD_SIZE", 1)])  # which of how many processes: set by torchrun
+RANK = int(os.environ.get("RANK", 0))  # which process this is, of how many: torchrun sets it
+WORLD = int(os.environ.get("WORLD_SIZE", 1))
+
+
+# Training
+
+
+def learning_rate(step, total, peak, warmup):
+    """Rise to the peak along a line, then fall to zero along a cosine."""
+    return peak * min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * step / total))
+
+
+def batch_seed(*numbers):
+    """The seed of one batch of one process: a run taken up again sees the batches it would have."""
+    return random.Random(repr(numbers)).getrandbits(63)
+
+
+def autocast(device):
+    """On CUDA, matrix products in bfloat16; elsewhere nothing changes."""
+    return torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda"))
+
+
+class Trainer:
+    """A training run. What it is at any moment: model, optimizer, step, seconds, loss_sum and log."""
+
+    def __init__(self, args, task, model, checkpoint):
+        self.args, self.task, self.model = args, task, model
+        self.optimizer = torch.optim.Adam(model.parameters(), fused=args.device != "mps")
+        self.generator = torch.Generator(task.device)
+        self.examples_per_step = args.batch_size * WORLD
+        self.steps_per_epoch = math.ceil(args.epoch_size / self.examples_per_step)
+        self.total_steps = args.epochs * self.steps_per_epoch
+        self.step, self.seconds, self.log = 0, 0.0, []
+        self.loss_sum = torch.zeros((), device=args.device)  # over the steps of this epoch
+        self.stop_asked = self.stopped = False
+        if checkpoint:
+            self.optimizer.load_state_dict(checkpoint["optimizer"])
+            self.step, self.seconds = checkpoint["step"], checkpoint["seconds"]
+            self.loss_sum, self.log = checkpoint["loss_sum"], checkpoint["log"]
+        self.start = time.perf_counter() - self.seconds
+
+    def train_step(self):
+        """One batch: its loss, its gradient, one step of the optimizer."""
+        args = self.args
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.total_steps, args.lr, args.warmup)
+        self.generator.manual_seed(batch_seed(args.seed, RANK, self.step))
+        src, tgt = (t.to(args.device) for t in self.task.batch(args.batch_size, self.generator))
+        with autocast(args.device):
+            logits = self.parallel_model(src, tgt[:, :-1])
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), tgt[:, 1:].flatten(), ignore_index=PAD)
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        self.optimizer.step()
+        self.loss_sum = self.loss_sum + loss.detach()
+        self.step += 1
+
+    def train_epoch(self):
+        """Steps to the end of the epoch or to Ctrl-C, with a progress line now and then; -> examples/s."""
+        begin, first, shown = time.perf_counter(), self.step, time.perf_counter()
+        while True:
+            self.train_step()
+            now = time.perf_counter()
+            speed = (self.step - first) * self.examples_per_step / (now - begin)
+            self.stopped = self.agree_to_stop()
+            if self.stopped or self.step % self.steps_per_epoch == 0:
+                return speed
+            if RANK == 0 and now - shown > (0.5 if sys.stdout.isatty() else 30):
+                shown = now
+                show(self.progress(speed), live=True)
+
+    def end_epoch(self, speed):
+        """Evaluate, log, save."""
+        with autocast(self.args.device):
+            result = self.task.evaluate(self.model, self.args.beam, self.step == self.total_steps)
+        show(f"{self.progress(speed)}  {self.task.headline(result)}")
+        self.write({"event": "eval", **self.position(), "loss": self.loss(),
+                    "examples_per_second": round(speed), **result})
+        self.loss_sum = torch.zeros_like(self.loss_sum)
+        self.save()
+
+    def run(self):
+        """Train to the end, or to Ctrl-C; -> whether it got to the end."""
+        self.parallel_model = self.model
+        if WORLD > 1:
+            self.parallel_model = torch.nn.parallel.DistributedDataParallel(self.model)
+        handler = signal.signal(signal.SIGINT, self.ask_to_stop)
+        while self.step < self.total_steps and not self.stopped:
+            speed = self.train_epoch()
+            if RANK == 0 and self.step % self.steps_per_epoch == 0:
+                self.end_epoch(speed)
+        if RANK == 0 and self.stopped:
+            self.save()
+        signal.signal(signal.SIGINT, handler)
+        return self.step == self.total_steps
+
+    def ask_to_stop(self, *_):
+        """Ctrl-C: stop after the step at hand. A second one does not wait for it."""
+        self.stop_asked = True
+        if WORLD == 1:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def agree_to_stop(self):
+        """Whether to stop now. Several processes must do so after the same step, so they vote."""
+        if WORLD == 1 or self.step % 20:
+            return WORLD == 1 and self.stop_asked
+        vote = torch.tensor(float(self.stop_asked), device=self.args.device)
+        dist.all_reduce(vote, dist.ReduceOp.MAX)
+        return vote.item() > 0
+
+    # What it says and writes
+
+    def loss(self):
+        """The mean loss of this epoch so far."""
+        return self.loss_sum.item() / ((self.step - 1) % self.steps_per_epoch + 1)
+
+    def position(self):
+        return {"epoch": self.step // self.steps_per_epoch,
+                "examples": self.step * self.examples_per_step,
+                "seconds": round(time.perf_counter() - self.start, 1)}
+
+    def progress(self, speed):
+        left = int((self.total_steps - self.step) * self.examples_per_step / speed)
+        return (f"{self.step * self.examples_per_step:>12,} examples  {speed:,.0f}/s  "
+                f"loss {self.loss():.4f}  {left // 60}m {left % 60:02}s left")
+
+    def open_folder(self, resumed):
+        """Make the run's folder, or put its log back to where its checkpoint was saved."""
+        out, cuda = self.args.out, self.args.device.startswith("cuda")
+        event = {"event": "resume" if resumed else "start", **config_of(self.args),
+                 "torch": str(torch.__version__), "processes": WORLD,
+                 "device": torch.cuda.get_device_name(self.args.device) if cuda else self.args.device}
+        if not resumed:
+            out.mkdir(parents=True, exist_ok=True)
+            if (out / "checkpoint.pt").exists() or (out / "log.jsonl").exists():
+                raise ValueError(f"{out} holds a run already: go on with it by --resume, or choose "
+                                 "another folder with --out")
+        self.log.append(event)
+        self.save()  # from the first moment on there is something to resume
+        (out / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in self.log))
+
+    def write(self, event):
+        """Append an event to the log, in memory and on disk."""
+        self.log.append(event)
+        with open(self.args.out / "log.jsonl", "a") as file:
+            file.write(json.dumps(event) + "\n")
+
+    def save(self):
+        save_checkpoint(
+            self.args.out / "checkpoint.pt", config=config_of(self.args), processes=WORLD,
+            step=self.step, **self.position(), loss_sum=self.loss_sum, log=self.log,
+            model=self.model.state_dict(), optimizer=self.optimizer.state_dict())
+
+    def finish(self):
+        """The last line of the log, and the report on all of it."""
+        evals = [event for event in self.log if event["event"] == "eval"]
+        self.write({"event": "end", **{name: evals[-1][name]
+                                       for name in ["epoch", "examples", "seconds", "accuracy"]}})
+        report = self.task.report(evals)
+        (self.args.out / "report.txt").write_text(report + "\n")
+        print(f"\n{report}\n\nThis report, the log and the model are in {self.args.out}")
+
+
+def show(line, live=False):
+    """Print a line; on a terminal, a live one is written over by the next."""
+    terminal = sys.stdout.isatty()
+    print(("\r\033[K" if terminal else "") + line, end="" if live and terminal else "\n", flush=True)
+
+
+def save_checkpoint(path, **state):
+    """Written beside and renamed, so that a kill at any moment leaves a whole checkpoint."""
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "wb") as file:
+        torch.save(state, file)
+    os.replace(temporary, path)
+
+
+def load_checkpoint(path, device):
+    """weights_only: a checkpoint is data, whoever made it; opening one runs no code of theirs."""
+    if not path.exists():
+        raise ValueError(f"there is no checkpoint {path}")
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch has no common class for what can be wrong with a file
+        raise ValueError(f"{path} is not a whole checkpoint ({type(error).__name__})") from None
+    if not isinstance(checkpoint, dict) or not {"config", "step", "log", "model"} <= checkpoint.keys():
+        raise ValueError(f"{path} is not a checkpoint of this program")
+    return checkpoint
 
 
 # The command line
@@ -40,9 +232,9 @@ MODE = {"out", "device", "resume", "eval_only", "ask"}  # flags about this call,
 FREE = {"scale", "epochs", "test_size", "beam"}  # flags that may change when a run is taken up again
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        fail(message)
+def config_of(args):
+    """What a run is, as plain data."""
+    return {name: value for name, value in vars(args).items() if name not in MODE}
 
 
 def fail(message):
@@ -52,23 +244,21 @@ def fail(message):
     raise SystemExit(2)
 
 
-def positive(number):
-    """The argparse type of numbers above zero."""
+def positive(kind):
+    """The argparse type of an int or float above zero."""
     def parse(text):
-        if not 0 < number(text) < math.inf:
+        if not 0 < kind(text) < math.inf:
             raise argparse.ArgumentTypeError(f"{text} is not above zero")
-        return number(text)
-    parse.__name__ = number.__name__  # argparse's "invalid int value"
+        return kind(text)
+    parse.__name__ = kind.__name__  # argparse's "invalid int value"
     return parse
 
 
 def make_parser(task, scale):
-    """-> the parser of all flags, and the names of those that the task added."""
-    own = argparse.ArgumentParser(add_help=False)
-    if task:
-        task.add_arguments(own)
-    parser = Parser(description=__doc__, parents=[own],
-                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    """All flags: the common ones and, where it is known, the task's."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.error = fail
     add = parser.add_argument
     add("--task", choices=TASKS, required=True, help="which experiment; --task X --help: its flags")
     add("--scale", choices=["laptop", "talk"], default="laptop",
@@ -93,35 +283,39 @@ def make_parser(task, scale):
     mode.add_argument("--eval-only", action="store_true", help="evaluate the folder's checkpoint")
     mode.add_argument("--ask", metavar="PROBLEM", help="have the folder's checkpoint solve it")
     if task:
-        parser.set_defaults(**task.scales.get(scale, {}))
-    return parser, list(vars(own.parse_args([])))
+        task.add_arguments(parser.add_argument_group("the task"))
+        defaults = task.scales.get(scale, {})
+        parser.set_defaults(**defaults)
+        parser.epilog = f"--scale {scale}: " + " ".join(
+            f"--{name.replace('_', '-')} {value}" for name, value in defaults.items())
+    return parser
+
+
+def make_task(task_class, args):
+    """Apple's GPU has no 64-bit floats: its data are made on the CPU."""
+    flags = {name: getattr(args, name) for name in inspect.signature(task_class).parameters}
+    return task_class(**flags | {"device": "cpu" if args.device == "mps" else args.device})
 
 
 def read_flags(argv):
     """-> the flags, the task they describe, and the checkpoint to start from, if any."""
     first = argparse.ArgumentParser(add_help=False)
+    first.error = fail
     first.add_argument("--task")
     first.add_argument("--scale", default="laptop")
     known = first.parse_known_args(argv)[0]
     task_class = pkgutil.resolve_name(TASKS[known.task]) if known.task in TASKS else None
-    parser, task_flags = make_parser(task_class, known.scale)
-
-    def make_task(args):
-        # Apple's GPU has no 64-bit floats: its data are made on the CPU
-        device = "cpu" if args.device == "mps" else args.device
-        return task_class(**{name: getattr(args, name) for name in task_flags},
-                          test_size=args.test_size, device=device)
-
+    parser = make_parser(task_class, known.scale)
     args = parser.parse_args(argv)
     args.device = pick_device(args.device)
-    task = make_task(args)
+    task = make_task(task_class, args)
     args.out = args.out or Path("runs", task.name + "-talk" * (args.scale == "talk")
                                 + f"-seed{args.seed}" * (args.seed != 1))
     if not args.resume and not args.eval_only and args.ask is None:
         return args, task, None
     checkpoint = load_checkpoint(args.out / "checkpoint.pt", args.device)
     args = recall(parser, argv, args, checkpoint)
-    return args, make_task(args), checkpoint
+    return args, make_task(task_class, args), checkpoint
 
 
 def recall(parser, argv, given, checkpoint):
@@ -129,15 +323,17 @@ def recall(parser, argv, given, checkpoint):
     config = checkpoint["config"]
     if config["task"] != given.task:
         raise ValueError(f"{given.out} holds a run of --task {config['task']}, not {given.task}")
-    if given.resume and checkpoint["processes"] != WORLD:
-        raise ValueError(f"{given.out} holds a run of {checkpoint['processes']} processes, not {WORLD}")
-    mode = {name: getattr(given, name) for name in MODE}
-    args = parser.parse_args(argv, argparse.Namespace(**config, **mode))  # config is the default
+    parser.set_defaults(**config)
+    args = parser.parse_args(argv)
     args.out, args.device = given.out, given.device
     for name in config.keys() - FREE:
         if getattr(args, name) != config[name]:
             raise ValueError(f"{given.out} holds a run of --{name.replace('_', '-')} {config[name]}, "
                              f"not {getattr(args, name)}")
+    if given.resume and checkpoint["processes"] != WORLD:
+        raise ValueError(f"{given.out} holds a run of {checkpoint['processes']} processes, not {WORLD}")
+    if given.resume and args.epochs < config["epochs"]:
+        raise ValueError(f"{given.out} holds a run of {config['epochs']} epochs: --epochs can only grow")
     return args
 
 
@@ -145,211 +341,14 @@ def pick_device(name):
     """auto -> what there is; cuda -> this process's GPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: there is no CUDA device here")
     if name == "mps" and not torch.backends.mps.is_available():
         raise ValueError("--device mps: there is no Apple GPU here")
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if name == "cuda" else name
-
-
-# The run's folder: checkpoint.pt, log.jsonl, report.txt
-
-
-def save_checkpoint(path, **state):
-    """Written beside and renamed, so that a kill at any moment leaves a whole checkpoint."""
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def load_checkpoint(path, device):
-    """weights_only: a checkpoint is data, whoever made it; opening one runs no code of his."""
-    if not path.exists():
-        raise ValueError(f"there is no checkpoint {path}")
-    try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch has no common class for what can be wrong with a file
-        raise ValueError(f"{path} is not a whole checkpoint ({type(error).__name__})") from None
-    if not isinstance(checkpoint, dict) or "config" not in checkpoint:
-        raise ValueError(f"{path} is not a checkpoint of this program")
-    return checkpoint
-
-
-def read_log(path):
-    """The events of a log.jsonl; a last line torn by a crash is left out."""
-    events = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            events.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return events
-
-
-def write_log(path, events, mode="a"):
-    with open(path, mode) as file:
-        file.writelines(json.dumps(event) + "\n" for event in events)
-
-
-def open_folder(args, checkpoint):
-    """Make the run's folder and begin its log, or cut it back to where the checkpoint was saved."""
-    log, temporary = args.out / "log.jsonl", args.out / "log.tmp"
-    cuda = args.device.startswith("cuda")
-    machine = {"torch": torch.__version__, "processes": WORLD,
-               "device": torch.cuda.get_device_name(args.device) if cuda else args.device}
-    if checkpoint:
-        kept = [event for event in read_log(log)
-                if event["event"] != "end" and event.get("examples", 0) <= checkpoint["examples"]]
-        kept.append({"event": "resume", "examples": checkpoint["examples"], **machine})
-    else:
-        args.out.mkdir(parents=True, exist_ok=True)
-        if (args.out / "checkpoint.pt").exists() or len(read_log(log)) > 1:
-            raise ValueError(f"{args.out} holds a run already: go on with it by --resume, or choose "
-                             "another folder with --out")
-        kept = [{"event": "start", **config_of(args), **machine}]
-    write_log(temporary, kept, "w")
-    os.replace(temporary, log)
-
-
-def config_of(args):
-    """What a run is, as plain data."""
-    return {name: value for name, value in vars(args).items() if name not in MODE}
-
-
-# Training
-
-
-def learning_rate(step, total, peak, warmup):
-    """Rise to the peak along a line, then fall to zero along a cosine."""
-    return peak * min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * step / total))
-
-
-def batch_seed(*numbers):
-    """The seed of one batch of one process: a run taken up again sees the batches it would have."""
-    return random.Random(repr(numbers)).getrandbits(63)
-
-
-def clock(seconds):
-    return f"{int(seconds) // 60}m {int(seconds) % 60:02}s"
-
-
-def show(line, live=False):
-    """Print a line; on a terminal, a live one is written over by the next."""
-    terminal = sys.stdout.isatty()
-    print(("\r\033[K" if terminal else "") + line, end="" if live and terminal else "\n", flush=True)
-
-
-def autocast(device):
-    """On CUDA, matrix products in bfloat16; elsewhere nothing changes."""
-    return torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda"))
-
-
-class Trainer:
-    """A training run. What it is at any moment is the model, the optimizer and four numbers."""
-
-    def __init__(self, args, task, model, checkpoint):
-        self.args, self.task, self.model = args, task, model
-        self.net = torch.nn.parallel.DistributedDataParallel(model) if WORLD > 1 else model
-        self.optimizer = torch.optim.Adam(model.parameters(), fused=args.device != "mps")
-        self.generator = torch.Generator(task.device)
-        self.step_size = args.batch_size * WORLD
-        self.steps_per_epoch = math.ceil(args.epoch_size / self.step_size)
-        self.total_steps = args.epochs * self.steps_per_epoch
-        self.step, self.seconds = 0, 0.0
-        self.loss_sum, self.loss_steps = torch.zeros((), device=args.device), 0  # since an epoch began
-        if checkpoint:
-            self.optimizer.load_state_dict(checkpoint["optimizer"])
-            self.step, self.seconds = checkpoint["step"], checkpoint["seconds"]
-            self.loss_sum, self.loss_steps = checkpoint["loss_sum"], checkpoint["loss_steps"]
-        self.start, self.stopped = time.time() - self.seconds, False
-
-    def save(self):
-        self.seconds = time.time() - self.start
-        save_checkpoint(
-            self.args.out / "checkpoint.pt", config=config_of(self.args), processes=WORLD,
-            step=self.step, examples=self.step * self.step_size, seconds=self.seconds,
-            loss_sum=self.loss_sum, loss_steps=self.loss_steps, model=self.model.state_dict(),
-            optimizer=self.optimizer.state_dict())
-
-    def train_step(self):
-        """One batch: its loss, its gradient, one step of the optimizer."""
-        args = self.args
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.total_steps, args.lr, args.warmup)
-        self.generator.manual_seed(batch_seed(args.seed, RANK, self.step))
-        src, tgt = (t.to(args.device) for t in self.task.batch(args.batch_size, self.generator))
-        with autocast(args.device):
-            logits = self.net(src, tgt[:, :-1])
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), tgt[:, 1:].flatten(), ignore_index=PAD)
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
-        self.optimizer.step()
-        self.loss_sum, self.loss_steps = self.loss_sum + loss.detach(), self.loss_steps + 1
-        self.step += 1
-
-    def train_epoch(self):
-        """Steps to the end of the epoch or to Ctrl-C, with a progress line now and then; -> examples/s."""
-        begin, first, shown = time.time(), self.step, time.time()
-        while True:
-            self.train_step()
-            speed = (self.step - first) * self.step_size / (time.time() - begin)
-            if self.stopped or self.step % self.steps_per_epoch == 0:
-                return speed
-            if RANK == 0 and time.time() - shown > (0.5 if sys.stdout.isatty() else 30):
-                shown = time.time()
-                show(self.progress(speed), live=True)
-
-    def progress(self, speed):
-        left = (self.total_steps - self.step) * self.step_size / speed
-        return (f"{self.step * self.step_size:>12,} examples  {speed:,.0f}/s  "
-                f"loss {self.loss_sum.item() / self.loss_steps:.4f}  {clock(left)} left")
-
-    def end_epoch(self, speed):
-        """Evaluate, log, save."""
-        with autocast(self.args.device):
-            result = self.task.evaluate(self.model, self.args.beam, self.step == self.total_steps)
-        show(f"{self.progress(speed)}  {self.task.headline(result)}")
-        write_log(self.args.out / "log.jsonl", [{
-            "event": "eval", "epoch": self.step // self.steps_per_epoch,
-            "examples": self.step * self.step_size, "seconds": round(time.time() - self.start, 1),
-            "loss": self.loss_sum.item() / self.loss_steps, "examples_per_second": round(speed),
-            **result}])
-        self.loss_sum, self.loss_steps = torch.zeros_like(self.loss_sum), 0
-        self.save()
-
-    def stop(self, *_):
-        """Ctrl-C lets the step at hand end; a second one does not wait."""
-        self.stopped = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def run(self):
-        """Train to the end, or to Ctrl-C; -> whether it got to the end."""
-        handler = signal.signal(signal.SIGINT, self.stop)
-        if RANK == 0:
-            self.save()  # from the first moment on there is something to resume
-        while self.step < self.total_steps and not self.stopped:
-            speed = self.train_epoch()
-            if RANK == 0 and self.step % self.steps_per_epoch == 0:
-                self.end_epoch(speed)
-        if RANK == 0:
-            self.save()
-        signal.signal(signal.SIGINT, handler)
-        return self.step == self.total_steps
-
-
-def finish(args, task):
-    """The last line of the log, and the report from all of it."""
-    log = args.out / "log.jsonl"
-    evals = [event for event in read_log(log) if event["event"] == "eval"]
-    end = {name: evals[-1][name] for name in ["epoch", "examples", "seconds", "accuracy"]}
-    write_log(log, [{"event": "end", **end}])
-    report = task.report(evals)
-    (args.out / "report.txt").write_text(report + "\n")
-    print(f"\n{report}\n\nThis report, the log and the model are in {args.out}")
+    if name != "cuda":
+        return name
+    gpus, needed = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if gpus < needed:
+        raise ValueError(f"--device cuda: {needed} CUDA device needed, {gpus} here")
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
 
 
 def make_model(args, task, checkpoint):
@@ -362,50 +361,50 @@ def make_model(args, task, checkpoint):
 
 
 def evaluate_only(args, task, model, checkpoint):
-    """Print the report of a checkpoint; write nothing."""
+    """Print the report on a checkpoint; write nothing."""
     with autocast(args.device):
         result = task.evaluate(model, args.beam, final=True)
-    evals = [event for event in read_log(args.out / "log.jsonl") if event["event"] == "eval"]
-    now = {"epoch": checkpoint["examples"] // args.epoch_size, "examples": checkpoint["examples"]}
+    evals = [event for event in checkpoint["log"] if event["event"] == "eval"]
+    now = {"epoch": checkpoint["epoch"], "examples": checkpoint["examples"]}
     print(task.report([*evals, {**now, **result}]))
 
 
-def train(args, task, model, checkpoint, argv):
+def train(trainer):
     """Train, and say what was learned, or how to go on after Ctrl-C."""
     if WORLD > 1:
-        cuda = args.device.startswith("cuda")
+        cuda = trainer.args.device.startswith("cuda")
         if cuda:
-            torch.cuda.set_device(args.device)
-        dist.init_process_group("nccl" if cuda else "gloo")
-    done = Trainer(args, task, model, checkpoint).run()
+            torch.cuda.set_device(trainer.args.device)
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=datetime.timedelta(days=1))
+    done = trainer.run()
     if WORLD > 1:
         dist.destroy_process_group()
     if RANK == 0 and done:
-        finish(args, task)
+        trainer.finish()
     elif RANK == 0:
-        command = [flag for flag in argv if flag != "--resume"]
-        show(f"Stopped. To go on: python train.py {shlex.join(command)} --resume")
+        show("Stopped. To go on: the same command with --resume")
         raise SystemExit(130)
 
 
 def main(argv=None):
-    argv = sys.argv[1:] if argv is None else argv
     try:  # what a user can get wrong comes to light here, before any work starts
         args, task, checkpoint = read_flags(argv)
         model = make_model(args, task, checkpoint)
-        if args.ask is not None:
+        if args.ask is not None and RANK == 0:
             with autocast(args.device):
-                return print(task.ask(args.ask, model, args.beam))
-        if RANK == 0 and not args.eval_only:
-            open_folder(args, checkpoint)
+                print(task.ask(args.ask, model, args.beam))
+        if args.ask is None and not args.eval_only:
+            trainer = Trainer(args, task, model, checkpoint)
+            if RANK == 0:
+                trainer.open_folder(resumed=args.resume)
     except ValueError as error:
         fail(error)
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}")
-    if args.eval_only:
+    if args.eval_only and RANK == 0:
         evaluate_only(args, task, model, checkpoint)
-    else:
-        train(args, task, model, checkpoint, argv)
+    elif args.ask is None and not args.eval_only:
+        train(trainer)
 
 
 if __name__ == "__main__":

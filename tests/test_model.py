@@ -145,17 +145,27 @@ def test_batched_search_is_one_at_a_time_search(beam):
     torch.testing.assert_close(model.generate(src, beam, chunk=2 * beam)[1], logp)
 
 
-def test_the_search_stops_when_no_live_hypothesis_can_win():
-    """A model sure of <eos> is asked for few words; one that never says it, for all that fit."""
-    for bias, calls in [(50.0, 2), (-50.0, 30)]:
-        model, asked = make(tgt_len=30, seed=1), []
-        model.decoder_norm.weight.data.zero_()  # every word is now as likely as its embedding says
-        model.decoder_norm.bias.data.fill_(1.0)
-        model.tgt_embedding.weight.data[EOS] = bias
-        decode = model.decode
-        model.decode = lambda *args: asked.append(1) or decode(*args)
-        model.generate(sources(4), beam=1)
-        assert len(asked) <= calls and (bias > 0 or len(asked) == calls)
+def search_and_count(model, src, beam):
+    """generate, and how many words it asked the decoder for."""
+    asked, decode = [], model.decode
+    model.decode = lambda *args: asked.append(1) or decode(*args)
+    found = model.generate(src, beam)
+    model.decode = decode
+    return found, len(asked)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_search_stops_when_no_live_hypothesis_can_win_and_not_before(seed, monkeypatch):
+    """It asks for fewer words than fit, and finds what a search that never stops early finds."""
+    model, src = make(tgt_len=40, seed=seed), sources(4)
+    model.tgt_embedding.weight.data[EOS] += 4 * model.decoder_norm.bias.data  # it likes to end
+    (tokens, logp), asked = search_and_count(model, src, beam=3)
+    assert asked < 40
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "all", lambda self: False)
+        (all_tokens, all_logp), asked = search_and_count(model, src, beam=3)
+    assert asked == 40
+    assert tokens.tolist() == all_tokens.tolist() and torch.equal(logp, all_logp)
 
 
 def test_translations_come_best_first_and_none_twice():
