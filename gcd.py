@@ -41,7 +41,7 @@ def random_integers(law, high, generator):
 
 
 def random_coprimes(law, high, generator):
-    """A pair in 1..h without common divisor for each h of high (n,): (n, 2), drawn until it is one."""
+    """A coprime pair in 1..h for each h of high (n,): (n, 2), drawn until it is coprime."""
     pairs = torch.zeros(len(high), 2, dtype=torch.int64, device=high.device)
     todo = torch.arange(len(high), device=high.device)
     while len(todo):
@@ -137,8 +137,10 @@ class GCD:
 
         each, high = max(1, self.test_size // GCDS), bounds(self.test_size, self.max_int)
         natural = random_integers("uniform", high[:, None].expand(-1, 2), generator)
-        strata = [keep(k * random_coprimes("uniform", bounds(each, self.max_int // k), generator), each)
-                  for k in range(1, min(GCDS, self.max_int) + 1)]
+        strata = []
+        for k in range(1, min(GCDS, self.max_int) + 1):
+            cofactors = random_coprimes("uniform", bounds(each, self.max_int // k), generator)
+            strata.append(keep(k * cofactors, each))
         tests = keep(natural, self.test_size).to(self.device), torch.cat(strata).to(self.device)
         return [(pairs, torch.gcd(*pairs.T)) for pairs in tests]
 
@@ -185,10 +187,11 @@ class GCD:
             f"Accuracy on new pairs: {last['accuracy']:.1%}",
             f"GCD it gets right at least {RIGHT:.0%} of the time, of 1 to {GCDS}: {len(gcds)}",
             listed("    ", gcds), "",
-            "For pairs of GCD k, the answer it gives most often, f(k), and how often (* = right):", "",
+            "For pairs of GCD k, the answer it gives most often, f(k), and how often (* = right):",
+            "",
             prediction_table(predictions), "",
             "Does it compute GCD? Not if it follows the talk's three rules. Then it recognises the",
-            "multiples of some integers, as we see by the last digit what divides by 5, and no more.",
+            "multiples of some integers, as we see by the last digit what 5 divides, and no more.",
             "", *rules(predictions, self.base, evals), "",
             "A share 6 / (pi k)^2 of all pairs has GCD k. So a model is right on",
             f"{expected:8.1%} of pairs if it knows the {len(gcds)} GCD above and no other "
@@ -263,7 +266,7 @@ def rules(predictions, base, evals):
     if grokked:
         def epoch(k):
             return next((e["epoch"] for e in evals if k in e["correct_gcds"]), "not yet 95%")
-        yield listed("    The others, which the talk calls grokked, and the epoch each was learned: ",
+        yield listed("    The others, grokked, and the epoch in which each was learned: ",
                      (f"{k} ({epoch(k)})" for k in grokked))
 
     largest = {k: max((d for d in correct if k % d == 0), default=None) for k in predictions}

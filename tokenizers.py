@@ -52,7 +52,10 @@ class Vocabulary:
 
 
 class Integers(Vocabulary):
-    """Integers as a sign and digits in a base, most significant first: 10 is + 1 0 (talk, learning GCD)."""
+    """Integers as a sign and digits in a base, most significant first: 10 is + 1 0.
+
+    Slide "Maths as translation: learning GCD".
+    """
 
     def __init__(self, base):
         if base < 2:

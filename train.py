@@ -29,10 +29,10 @@ import torch.nn.functional as F
 from model import Transformer
 from tokenizers import BOS, EOS, PAD
 
-# Where each task's class is. It has: scales, the defaults of each --scale; add_arguments(parser), its
-# flags, which its constructor takes, with test_size and device; name, for the run's folder; src_words,
-# tgt_words, src_len, tgt_len, the sizes of its vocabularies and sequences; batch, evaluate, headline,
-# report and ask.
+# Where each task's class is. What it has: scales, the defaults of each --scale; add_arguments, its
+# flags, which its constructor takes, with test_size and device; name, for the run's folder;
+# src_words, tgt_words, src_len, tgt_len, the sizes of its vocabularies and sequences; and batch,
+# evaluate, headline, report and ask.
 TASKS = {"gcd": "gcd:GCD"}
 
 RANK = int(os.environ.get("RANK", 0))  # which process this is, of how many: torchrun sets it
@@ -58,7 +58,7 @@ def autocast(device):
 
 
 class Trainer:
-    """A training run. What it is at any moment: model, optimizer, step, seconds, loss_sum and log."""
+    """A training run. Its state: model, optimizer, step, seconds, loss_sum and log."""
 
     def __init__(self, args, task, model, checkpoint):
         self.args, self.task, self.model = args, task, model
@@ -94,7 +94,7 @@ class Trainer:
         self.step += 1
 
     def train_epoch(self):
-        """Steps to the end of the epoch or to Ctrl-C, with a progress line now and then; -> examples/s."""
+        """Steps to the end of the epoch, or to Ctrl-C, and progress lines; -> examples/s."""
         begin, first, shown = time.perf_counter(), self.step, time.perf_counter()
         while True:
             self.train_step()
@@ -164,10 +164,11 @@ class Trainer:
 
     def open_folder(self, resumed):
         """Make the run's folder, or put its log back to where its checkpoint was saved."""
-        out, cuda = self.args.out, self.args.device.startswith("cuda")
+        out, device = self.args.out, self.args.device
+        if device.startswith("cuda"):
+            device = torch.cuda.get_device_name(device)
         event = {"event": "resume" if resumed else "start", **config_of(self.args),
-                 "torch": str(torch.__version__), "processes": WORLD,
-                 "device": torch.cuda.get_device_name(self.args.device) if cuda else self.args.device}
+                 "torch": str(torch.__version__), "device": device, "processes": WORLD}
         if not resumed:
             out.mkdir(parents=True, exist_ok=True)
             if (out / "checkpoint.pt").exists() or (out / "log.jsonl").exists():
@@ -202,7 +203,8 @@ class Trainer:
 def show(line, live=False):
     """Print a line; on a terminal, a live one is written over by the next."""
     terminal = sys.stdout.isatty()
-    print(("\r\033[K" if terminal else "") + line, end="" if live and terminal else "\n", flush=True)
+    end = "" if live and terminal else "\n"
+    print(("\r\033[K" if terminal else "") + line, end=end, flush=True)
 
 
 def save_checkpoint(path, **state):
@@ -221,7 +223,8 @@ def load_checkpoint(path, device):
         checkpoint = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch has no common class for what can be wrong with a file
         raise ValueError(f"{path} is not a whole checkpoint ({type(error).__name__})") from None
-    if not isinstance(checkpoint, dict) or not {"config", "step", "log", "model"} <= checkpoint.keys():
+    ours = {"config", "step", "log", "model", "optimizer"}
+    if not isinstance(checkpoint, dict) or not ours <= checkpoint.keys():
         raise ValueError(f"{path} is not a checkpoint of this program")
     return checkpoint
 
@@ -229,7 +232,7 @@ def load_checkpoint(path, device):
 # The command line
 
 MODE = {"out", "device", "resume", "eval_only", "ask"}  # flags about this call, not about the run
-FREE = {"scale", "epochs", "test_size", "beam"}  # flags that may change when a run is taken up again
+FREE = {"scale", "epochs", "test_size", "beam"}  # flags that may change in a run taken up again
 
 
 def config_of(args):
@@ -321,19 +324,21 @@ def read_flags(argv):
 def recall(parser, argv, given, checkpoint):
     """The flags of the checkpoint's run: what is given by hand now must not contradict them."""
     config = checkpoint["config"]
-    if config["task"] != given.task:
-        raise ValueError(f"{given.out} holds a run of --task {config['task']}, not {given.task}")
+
+    def must_agree(flag, was, now):
+        if was != now:
+            raise ValueError(f"{given.out} holds a run of {flag} {was}, not {now}")
+
+    must_agree("--task", config["task"], given.task)
     parser.set_defaults(**config)
     args = parser.parse_args(argv)
     args.out, args.device = given.out, given.device
     for name in config.keys() - FREE:
-        if getattr(args, name) != config[name]:
-            raise ValueError(f"{given.out} holds a run of --{name.replace('_', '-')} {config[name]}, "
-                             f"not {getattr(args, name)}")
-    if given.resume and checkpoint["processes"] != WORLD:
-        raise ValueError(f"{given.out} holds a run of {checkpoint['processes']} processes, not {WORLD}")
-    if given.resume and args.epochs < config["epochs"]:
-        raise ValueError(f"{given.out} holds a run of {config['epochs']} epochs: --epochs can only grow")
+        must_agree("--" + name.replace("_", "-"), config[name], getattr(args, name))
+    if given.resume:
+        must_agree("torchrun --nproc_per_node", checkpoint["processes"], WORLD)
+        if args.epochs < config["epochs"]:
+            raise ValueError(f"{given.out}: --epochs can only grow, from {config['epochs']}")
     return args
 
 

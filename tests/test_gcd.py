@@ -199,7 +199,8 @@ def three_rules(base):
 
 def test_the_rules_are_recognised_in_a_model_that_follows_them():
     task = GCD(base=10, test_size=5000)
-    result = {"epoch": 1, "examples": 300_000} | task.evaluate(Oracle(task, three_rules(10)), final=True)
+    model = Oracle(task, three_rules(10))
+    result = {"epoch": 1, "examples": 300_000} | task.evaluate(model, final=True)
     learned = [1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 40, 50, 64, 80, 100]
     assert result["correct_gcds"] == learned
     assert abs(result["accuracy"] - 0.844) < 0.02  # 84.4%: see the report
@@ -216,7 +217,7 @@ def test_breaches_of_the_rules_are_named():
     """A model that grokked 3 in epoch 2, and confuses 7 with 4."""
     task = GCD(base=10, test_size=1000)
     before = three_rules(10)
-    after = lambda k: 4 if k == 7 else max(d for d in range(1, k + 1) if k % d == 0 and 30**20 % d == 0)
+    after = lambda k: 4 if k == 7 else three_rules(30)(k)
     evals = [{"epoch": epoch, "examples": 0} | task.evaluate(Oracle(task, f), final=epoch == 3)
              for epoch, f in enumerate([before, after, after], start=1)]
     report = task.report(evals)
@@ -241,7 +242,7 @@ def test_95_percent_is_learned_and_less_is_not():
 
 
 def test_primes_of():
-    assert [gcd.primes_of(n) for n in (2, 30, 31, 2023, 1024)] == [[2], [2, 3, 5], [31], [7, 17], [2]]
+    assert [gcd.primes_of(n) for n in (2, 30, 31, 2023)] == [[2], [2, 3, 5], [31], [7, 17]]
 
 
 def test_ask():

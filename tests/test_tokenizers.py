@@ -1,4 +1,4 @@
-"""tokenizers.py promises: what is written can be read again, and garbage is None, not an exception."""
+"""tokenizers.py promises: what is written can be read, and garbage is None, not an exception."""
 
 import doctest
 import random

@@ -38,7 +38,8 @@ def weights(out):
 
 
 def same_weights(a, b):
-    return all(torch.equal(x, y) for x, y in zip(weights(a).values(), weights(b).values(), strict=True))
+    pairs = zip(weights(a).values(), weights(b).values(), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def done(tmp_path_factory):
 
 
 def test_it_learns_the_gcd_of_small_numbers(tmp_path, capsys):
-    """Base 6, integers up to 200: in seconds, most answers are right, on pairs it has never seen."""
+    """Base 6, integers up to 200: in seconds most answers are right, on pairs it never saw."""
     run(tmp_path / "a", "--dim", 32, "--epoch-size", 50_000, "--epochs", 1, "--lr", 3e-3)
     end = log(tmp_path / "a")[-1]
     assert end["accuracy"] > 0.75  # 61% of pairs have GCD 1, and 85% a GCD of 1, 2, 3 or 6
@@ -77,7 +78,8 @@ def test_the_log_is_the_contracts(done):
     assert evals[-1]["predictions"].keys() <= {str(k) for k in range(1, 101)}
     assert "predictions" not in evals[0]
     assert evals[0]["loss"] > evals[-1]["loss"] > 0
-    assert (done / "report.txt").read_text().startswith("The greatest common divisor of integers up to 200, in base 6")
+    report = (done / "report.txt").read_text()
+    assert report.startswith("The greatest common divisor of integers up to 200, in base 6")
 
 
 def test_the_same_command_gives_the_same_numbers_and_another_seed_others(done, tmp_path):
@@ -139,7 +141,7 @@ def test_ctrl_c_saves_and_resume_gives_the_same_numbers(steps, done, tmp_path, m
 
 
 def test_resume_drops_what_was_logged_after_the_checkpoint(done, tmp_path, monkeypatch):
-    """Killed between the log line and the checkpoint, the last line torn: no line twice, none lost."""
+    """Killed between log line and checkpoint, the last line torn: no line twice, none lost."""
     out = tmp_path / "torn"
 
     def fail(self):
@@ -305,7 +307,8 @@ def test_bad_flags(flags, why, tmp_path, capsys):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_cuda_where_there_is_none(tmp_path, capsys):
-    assert "1 CUDA device needed, 0 here" in refused(capsys, "--device", "cuda", "--out", tmp_path / "run")
+    why = refused(capsys, "--device", "cuda", "--out", tmp_path / "run")
+    assert "1 CUDA device needed, 0 here" in why
 
 
 def test_no_task(capsys):
@@ -351,7 +354,8 @@ def test_opening_a_strangers_checkpoint_runs_none_of_his_code(tmp_path, capsys, 
     (tmp_path / "checkpoint.pt").write_bytes(pickle.dumps(Malice()))
     refused(capsys, "--ask", "1 2", "--out", tmp_path)
     torch.save([1, 2], tmp_path / "checkpoint.pt")  # harmless, but not ours
-    assert "is not a checkpoint of this program" in refused(capsys, "--ask", "1 2", "--out", tmp_path)
+    why = refused(capsys, "--ask", "1 2", "--out", tmp_path)
+    assert "is not a checkpoint of this program" in why
     assert not (tmp_path / "was here").exists()
 
 
