@@ -194,7 +194,7 @@ def test_bad_sizes_are_a_clear_error():
 
 
 def test_the_model_knows_no_maths():
-    """Importing model.py imports no other file of this repo."""
+    """It imports no other file of this repo."""
     code = "import sys, model; print({'gcd', 'eigen', 'integrate', 'tokenizers'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "set()", result.stderr
