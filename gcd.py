@@ -74,12 +74,12 @@ class GCD:
     @staticmethod
     def add_arguments(parser):
         add = parser.add_argument
-        add("--base", type=int, default=30, help="the base integers are written in")
-        add("--max-int", type=int, default=1_000_000, help="the operands are 1..max-int")
+        add("--base", type=int, default=30, help="the base integers are written in (30)")
+        add("--max-int", type=int, default=1_000_000, help="the operands are 1..max-int (1000000)")
         add("--operands", choices=["uniform", "log-uniform"], default="uniform",
-            help="the law of the training operands; where outcomes are drawn, of operand / GCD")
+            help="the law of training operands or, where outcomes are drawn, of operand / GCD (uniform)")
         add("--outcomes", choices=["natural", "log-uniform", "uniform"], default="natural",
-            help="the law of the training GCD: as they come, or drawn in 1..100")
+            help="the law of the training GCD: as they come, or drawn in 1..100 (natural)")
 
     def __init__(self, base=30, max_int=1_000_000, operands="uniform", outcomes="natural",
                  test_size=20_000, device="cpu"):
