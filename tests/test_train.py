@@ -207,7 +207,7 @@ def test_a_save_that_fails_half_way_leaves_the_last_checkpoint(done, tmp_path, m
         file.write(b"half a check")
         raise OSError("disk full")
     path = tmp_path / "checkpoint.pt"
-    state = {"config": {}, "log": [], "model": {}}
+    state = {"config": {}, "log": [], "model": {}, "optimizer": {}}
     train.save_checkpoint(path, step=1, **state)
     monkeypatch.setattr(torch, "save", torn)
     with pytest.raises(OSError):
