@@ -77,7 +77,7 @@ class GCD:
         add("--base", type=int, default=30, help="the base integers are written in (30)")
         add("--max-int", type=int, default=1_000_000, help="the operands are 1..max-int (1000000)")
         add("--operands", choices=["uniform", "log-uniform"], default="uniform",
-            help="the law of training operands or, where outcomes are drawn, of operand / GCD (uniform)")
+            help="the law of training operands; where GCD are drawn, of operand / GCD (uniform)")
         add("--outcomes", choices=["natural", "log-uniform", "uniform"], default="natural",
             help="the law of the training GCD: as they come, or drawn in 1..100 (natural)")
 
