@@ -383,6 +383,7 @@ def train(trainer):
         dist.init_process_group("nccl" if cuda else "gloo", timeout=datetime.timedelta(days=1))
     done = trainer.run()
     if WORLD > 1:
+        dist.barrier()  # the last evaluation is over on rank 0: now all may leave
         dist.destroy_process_group()
     if RANK == 0 and done:
         trainer.finish()
