@@ -57,8 +57,17 @@ def autocast(device):
     return torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda"))
 
 
+def evaluate(args, task, model, final):
+    with autocast(args.device):
+        return task.evaluate(model, args.beam, final)
+
+
+def evals_of(log):
+    return [event for event in log if event["event"] == "eval"]
+
+
 class Trainer:
-    """A training run. Its state: model, optimizer, step, seconds, loss_sum and log."""
+    """A training run. Its state: model, optimizer, step, start, loss_sum and log."""
 
     def __init__(self, args, task, model, checkpoint):
         self.args, self.task, self.model = args, task, model
@@ -67,14 +76,14 @@ class Trainer:
         self.examples_per_step = args.batch_size * WORLD
         self.steps_per_epoch = math.ceil(args.epoch_size / self.examples_per_step)
         self.total_steps = args.epochs * self.steps_per_epoch
-        self.step, self.seconds, self.log = 0, 0.0, []
+        self.step, self.log, seconds = 0, [], 0.0
         self.loss_sum = torch.zeros((), device=args.device)  # over the steps of this epoch
         self.stop_asked = self.stopped = False
         if checkpoint:
             self.optimizer.load_state_dict(checkpoint["optimizer"])
-            self.step, self.seconds = checkpoint["step"], checkpoint["seconds"]
+            self.step, seconds = checkpoint["step"], checkpoint["seconds"]
             self.loss_sum, self.log = checkpoint["loss_sum"], checkpoint["log"]
-        self.start = time.perf_counter() - self.seconds
+        self.start = time.perf_counter() - seconds
 
     def train_step(self):
         """One batch: its loss, its gradient, one step of the optimizer."""
@@ -109,8 +118,7 @@ class Trainer:
 
     def end_epoch(self, speed):
         """Evaluate, log, save."""
-        with autocast(self.args.device):
-            result = self.task.evaluate(self.model, self.args.beam, self.step == self.total_steps)
+        result = evaluate(self.args, self.task, self.model, self.step == self.total_steps)
         show(f"{self.progress(speed)}  {self.task.headline(result)}")
         self.write({"event": "eval", **self.position(), "loss": self.loss(),
                     "examples_per_second": round(speed), **result})
@@ -192,7 +200,7 @@ class Trainer:
 
     def finish(self):
         """The last line of the log, and the report on all of it."""
-        evals = [event for event in self.log if event["event"] == "eval"]
+        evals = evals_of(self.log)
         self.write({"event": "end", **{name: evals[-1][name]
                                        for name in ["epoch", "examples", "seconds", "accuracy"]}})
         report = self.task.report(evals)
@@ -367,11 +375,9 @@ def make_model(args, task, checkpoint):
 
 def evaluate_only(args, task, model, checkpoint):
     """Print the report on a checkpoint; write nothing."""
-    with autocast(args.device):
-        result = task.evaluate(model, args.beam, final=True)
-    evals = [event for event in checkpoint["log"] if event["event"] == "eval"]
     now = {"epoch": checkpoint["epoch"], "examples": checkpoint["examples"]}
-    print(task.report([*evals, {**now, **result}]))
+    result = evaluate(args, task, model, final=True)
+    print(task.report([*evals_of(checkpoint["log"]), {**now, **result}]))
 
 
 def train(trainer):
@@ -396,10 +402,11 @@ def main(argv=None):
     try:  # what a user can get wrong comes to light here, before any work starts
         args, task, checkpoint = read_flags(argv)
         model = make_model(args, task, checkpoint)
+        to_train = args.ask is None and not args.eval_only
         if args.ask is not None and RANK == 0:
             with autocast(args.device):
                 print(task.ask(args.ask, model, args.beam))
-        if args.ask is None and not args.eval_only:
+        if to_train:
             trainer = Trainer(args, task, model, checkpoint)
             if RANK == 0:
                 trainer.open_folder(resumed=args.resume)
@@ -409,7 +416,7 @@ def main(argv=None):
         fail(f"{error.filename}: {error.strerror}")
     if args.eval_only and RANK == 0:
         evaluate_only(args, task, model, checkpoint)
-    elif args.ask is None and not args.eval_only:
+    elif to_train:
         train(trainer)
 
 

@@ -194,7 +194,7 @@ def test_kill_9_while_it_saves(tmp_path):
     out = tmp_path / "killed"
     flags = [*TINY, "--epoch-size", "64", "--epochs", "100000", "--test-size", "100"]
     result = subprocess.run([sys.executable, "-c", KILL_9, out, *flags], cwd=ROOT, text=True,
-                            capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+                            capture_output=True)
     epochs = [int(line.split()[-1]) for line in result.stdout.splitlines() if "killed" in line]
     assert len(epochs) == 10 and epochs == sorted(epochs) and epochs[-1] > 10, result.stderr
     logged = [event["epoch"] for event in train.load_checkpoint(out / "checkpoint.pt", "cpu")["log"]
@@ -202,7 +202,7 @@ def test_kill_9_while_it_saves(tmp_path):
     assert logged == list(range(1, epochs[-1] + 1))  # none lost, none twice
 
 
-def test_a_save_that_fails_half_way_leaves_the_last_checkpoint(done, tmp_path, monkeypatch):
+def test_a_save_that_fails_half_way_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     def torn(state, file):
         file.write(b"half a check")
         raise OSError("disk full")
