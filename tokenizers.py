@@ -8,12 +8,14 @@ vocabularies begin with the same three words.
 '+ 1 0 + 3 2'
 """
 
-from itertools import takewhile
+import math
+from itertools import chain, takewhile
 
 import torch
 
 SPECIAL = ["<pad>", "<bos>", "<eos>"]
 PAD, BOS, EOS = range(3)
+HELD_OUT = 10  # one problem in this many is kept for testing
 
 
 def pack(tokens):
@@ -27,6 +29,15 @@ def as_target(tokens):
     """Rows (n, width) as the decoder wants them: <bos> words <eos>."""
     bos, eos = (tokens.new_full((len(tokens), 1), word) for word in (BOS, EOS))
     return pack(torch.cat([bos, tokens, eos], dim=1))
+
+
+def held_out(x):
+    """Which problems are reserved for testing: a tenth of all, chosen by a hash of x (n,) int64.
+
+    x numbers the problems, as far as possible one by one. So no test problem is ever trained on.
+    """
+    x = (x ^ (x >> 32)) * 0x2545F4914F6CDD1D  # int64 wraps around, as a hash may
+    return (x >> 33) % HELD_OUT == 0
 
 
 class Vocabulary:
@@ -48,7 +59,10 @@ class Vocabulary:
         unknown = [word for word in text.split() if word not in self.number]
         if unknown:
             raise ValueError(f"{unknown[0]!r} is not a word of this vocabulary")
-        return [self.number[word] for word in text.split()]
+        return self.numbers(text.split())
+
+    def numbers(self, words):
+        return [self.number[word] for word in words]
 
 
 class Integers(Vocabulary):
@@ -117,3 +131,73 @@ class Integers(Vocabulary):
         for digit in numbers:
             value = value * self.base + digit
         return -value if sign == "-" else value
+
+
+class Floats(Vocabulary):
+    """Real numbers, rounded to three significant digits, written in one of four encodings.
+
+        3.14 = 314 x 10^-2      p10    + 3 1 4 E-2     sign, digits, exponent
+                                p1000  + 314 E-2       sign, mantissa, exponent
+                                b1999  314 E-2         signed mantissa, exponent
+                                fp15   314E-2          all in one word
+
+    It can write zero, and sizes from 10^low to just under 10^high; of these, each number gets the
+    nearest. So tiny numbers become 0 or 10^low, and huge ones, infinity too, the largest there is.
+    Slide "Linear algebra with transformers"; paper: Charton, arXiv 2112.01898, section 3.1.
+
+    extra: further words, such as the dimensions of matrices.
+    """
+
+    def __init__(self, encoding, low, high, extra=(), device="cpu"):
+        exponents = range(low - 2, high - 2)
+        positive = [(m, e) for e in exponents for m in range(100, 1000)]
+        spelled = [self.spell(encoding, "+", 0, low - 2)]
+        spelled += [self.spell(encoding, sign, *number) for sign in "+-" for number in positive]
+        super().__init__([*dict.fromkeys(chain(extra, *spelled))])
+        self.encoding, self.width = encoding, len(spelled[0])  # words per number
+        self.spelling = torch.tensor([self.numbers(words) for words in spelled], device=device)
+
+        # The first float that is rounded to each size.
+        sizes = [float(f"{m}e{e}") for m, e in positive]
+        ties = [float(f"{m}5e{e - 1}") for m, e in positive[:-1]]  # between m and m + 1
+        up = [x if float(f"{x:.2e}") > size else math.nextafter(x, math.inf)
+              for x, size in zip(ties, sizes)]
+        self.first = torch.tensor([sizes[0] / 2, *up], dtype=torch.float64, device=device)
+
+        # All that can be read as a number, -0 and 007 as well, by its words taken as digits.
+        value = {tuple(self.numbers(words)): float(f"{sign}{m}e{e}")
+                 for sign in "+-" for m in range(1000) for e in exponents
+                 if self.number.keys() >= {*(words := self.spell(encoding, sign, m, e))}}
+        self.codes, order = self.code(torch.tensor([*value], device=device)).sort()
+        self.values = torch.tensor([*value.values()], dtype=torch.float64, device=device)[order]
+
+    @staticmethod
+    def spell(encoding, sign, mantissa, exponent):
+        """The words of sign mantissa x 10^exponent."""
+        signed, exponent = sign.replace("+", "") + str(mantissa), f"E{exponent}"
+        return {"p10": [sign, *f"{mantissa:03}", exponent],
+                "p1000": [sign, str(mantissa), exponent],
+                "b1999": [signed, exponent],
+                "fp15": [signed + exponent]}[encoding]
+
+    def code(self, words):
+        """(..., width) word numbers -> one int64 for each sequence of them."""
+        return (words * len(self) ** torch.arange(self.width, device=words.device)).sum(dim=-1)
+
+    def encode(self, x):
+        """Rows of k numbers, (n, k) float -> their words in a row, (n, k * width)."""
+        size = torch.bucketize(x.abs().double(), self.first, right=True)
+        number = size + len(self.first) * ((x < 0) & (size > 0))  # zero, positive, negative ones
+        return self.spelling[number].flatten(1)
+
+    def decode(self, tokens):
+        """Rows (n, k * width) of k numbers each -> (n, k) float64, nan for what is not a number."""
+        code = self.code(tokens.unflatten(1, (-1, self.width)))
+        found = torch.searchsorted(self.codes, code).clamp(max=len(self.codes) - 1)
+        return self.values[found].masked_fill(self.codes[found] != code, math.nan)
+
+    def encode_matrix(self, x):
+        """Matrices (n, r, c) float -> V r, V c and the coefficients, row by row."""
+        dimensions = [self.number[f"V{size}"] for size in x.shape[1:]]
+        start = torch.tensor(dimensions, device=x.device).expand(len(x), -1)
+        return torch.cat([start, self.encode(x.flatten(1))], dim=1)

@@ -1,13 +1,15 @@
 """tokenizers.py promises: what is written can be read, and garbage is None, not an exception."""
 
 import doctest
+import math
 import random
+import re
 
 import pytest
 import torch
 
 import tokenizers
-from tokenizers import BOS, EOS, PAD, Integers, as_target, pack
+from tokenizers import BOS, EOS, PAD, SPECIAL, Floats, Integers, as_target, pack
 
 
 def test_the_talks_examples():
@@ -96,3 +98,90 @@ def test_bad_input_is_a_clear_error():
 
 def test_the_example_in_the_docstring():
     assert doctest.testmod(tokenizers) == (0, 2)
+
+
+# Real numbers
+
+ENCODINGS = ["p10", "p1000", "b1999", "fp15"]
+
+
+def floats(encoding, low=-4, high=5):
+    return Floats(encoding, low, high, extra=["V2", "V3"])
+
+
+def rounded(tokens, values):
+    x = torch.tensor(values, dtype=torch.float64)[:, None]
+    return tokens.decode(tokens.encode(x))[:, 0].tolist()
+
+
+def test_the_four_spellings():
+    x = torch.tensor([[3.14, -0.5, 0.0]], dtype=torch.float64)
+    text = {name: (tokens := floats(name)).text(tokens.encode(x)[0]) for name in ENCODINGS}
+    assert text == {"p10": "+ 3 1 4 E-2 - 5 0 0 E-3 + 0 0 0 E-6",
+                    "p1000": "+ 314 E-2 - 500 E-3 + 0 E-6",
+                    "b1999": "314 E-2 -500 E-3 0 E-6",
+                    "fp15": "314E-2 -500E-3 0E-6"}
+    assert [floats(name).width for name in ENCODINGS] == [5, 3, 2, 1]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_rounding_is_pythons(encoding):
+    """To three digits, to the even one when in the middle, at every size: as f"{x:.2e}" does."""
+    random.seed(0)
+    values = [random.choice("+-") + repr(random.uniform(1, 10)) + f"e{random.randint(-4, 4)}"
+              for _ in range(5000)]
+    # 1.005 is a little less than it looks, 9.995 a little more, 1.125 is exactly in the middle.
+    values += [f"{m}5e{e}" for m in range(100, 1000) for e in range(-6, 2)]
+    values = [*map(float, values), 1.125, 1.375, 1250.0, 0.5, 1e-4, 9.99e4, 9.996, 99.96]
+    values += [math.nextafter(x, y) for x in values for y in (0, math.inf)]
+    values = [x for x in values if 1e-4 <= abs(x) < 9.995e4]
+    assert rounded(floats(encoding), values) == [float(f"{x:.2e}") for x in values]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_what_is_too_small_or_too_large_becomes_the_nearest_there_is(encoding):
+    values = [0.0, -0.0, 4e-5, -4e-5, 6e-5, -6e-5, 1e-300, 1e5, -1e300, math.inf, -math.inf]
+    assert rounded(floats(encoding), values) == [
+        0, 0, 0, 0, 1e-4, -1e-4, 0, 99900, -99900, 99900, -99900]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_malformed_numbers_are_nan(encoding):
+    tokens = floats(encoding)
+    whole = tokens.encode(torch.tensor([[1.5, -2.5]], dtype=torch.float64))
+    assert tokens.decode(whole).tolist() == [[1.5, -2.5]]
+    for word in [PAD, BOS, EOS, tokens.number["V2"]]:
+        broken = whole.clone()
+        broken[:, -1] = word
+        first, second = tokens.decode(broken)[0].tolist()
+        assert first == 1.5 and math.isnan(second)
+    torch.manual_seed(0)  # garbage: all kinds of words in all kinds of order
+    garbage = torch.randint(len(tokens), (500, 4 * tokens.width))
+    values = tokens.decode(garbage)
+    for value, words in zip(values.flatten().tolist(), garbage.view(-1, tokens.width)):
+        text = tokens.text(words)
+        number = re.fullmatch({"p10": r"[+-] \d \d \d E-?\d", "p1000": r"[+-] \d+ E-?\d",
+                               "b1999": r"-?\d+ E-?\d", "fp15": r"-?\d+E-?\d"}[encoding], text)
+        assert value == float(text.replace(" ", "")) if number else math.isnan(value)
+
+
+def test_other_spellings_are_read():
+    """A model that writes minus zero, or zeros in front, means a number."""
+    for encoding, words, value in [("p1000", "- 0 E-2", 0), ("b1999", "0 E-2", 0),
+                                   ("p10", "- 0 0 0 E-4", 0), ("p10", "- 0 7 0 E-2", -0.7)]:
+        tokens = floats(encoding)
+        assert tokens.decode(torch.tensor([tokens.ids(words)])).item() == value
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_every_word_is_used(encoding):
+    """Vocabularies are no larger than needed: of the words, all but the special ones occur."""
+    tokens = Floats(encoding, -1, 2)
+    assert set(tokens.spelling.flatten().tolist()) == set(range(len(SPECIAL), len(tokens)))
+
+
+def test_matrices_begin_with_their_dimensions():
+    tokens = floats("p1000")
+    words = tokens.encode_matrix(torch.tensor([[[1.0, 2, 3], [4, 5, 6]]]))
+    assert tokens.text(words[0]) == (
+        "V2 V3 + 100 E-2 + 200 E-2 + 300 E-2 + 400 E-2 + 500 E-2 + 600 E-2")
