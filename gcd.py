@@ -19,11 +19,10 @@ import textwrap
 
 import torch
 
-from tokenizers import Integers, as_target
+from tokenizers import HELD_OUT, Integers, as_target, held_out
 
 GCDS = 100  # the GCD that are tested one by one, and drawn when the outcomes are engineered
 RIGHT = 0.95  # a GCD is learned when this share of its pairs is predicted right
-HELD_OUT = 10  # one pair in this many is kept for testing
 
 
 # Step I: generate
@@ -50,15 +49,10 @@ def random_coprimes(law, high, generator):
     return pairs
 
 
-def held_out(pairs):
-    """Which of the pairs (n, 2) are reserved for testing: a tenth of all, chosen by a hash.
-
-    So no test pair is ever trained on, in either order, even where there are few pairs.
-    """
+def for_testing(pairs):
+    """Which of the pairs (n, 2) are reserved for testing, in either order."""
     a, b = pairs.amin(dim=1), pairs.amax(dim=1)
-    x = a * 0x2545F4914F6CDD1D + b * 0x1B873593CC9E2D51  # int64 wraps around, as a hash may
-    x = (x ^ (x >> 32)) * 0x2545F4914F6CDD1D
-    return (x >> 33) % HELD_OUT == 0
+    return held_out(a * 0x2545F4914F6CDD1D + b * 0x1B873593CC9E2D51)
 
 
 class GCD:
@@ -70,6 +64,8 @@ class GCD:
         "talk": dict(dim=64, heads=8, enc_layers=1, dec_layers=1, batch_size=256, epochs=150,
                      lr=1e-3, warmup=1000, test_size=100_000),
     }
+
+    free = set()
 
     @staticmethod
     def add_arguments(parser):
@@ -111,7 +107,7 @@ class GCD:
     def draw(self, n, generator):
         """n training pairs (n, 2), none of them held out, and their GCD (n,)."""
         pairs = self.sample(n, generator)
-        while len(todo := held_out(pairs).nonzero().flatten()):
+        while len(todo := for_testing(pairs).nonzero().flatten()):
             pairs[todo] = self.sample(len(todo), generator)
         return pairs, torch.gcd(*pairs.T)
 
@@ -130,7 +126,7 @@ class GCD:
         generator = torch.Generator().manual_seed(2308_15594)
 
         def keep(pairs, n):
-            return pairs[held_out(pairs)][:n]
+            return pairs[for_testing(pairs)][:n]
 
         def bounds(n, high):  # so many that n of them, a tenth and more, are held out
             return torch.full((2 * HELD_OUT * n + 1000,), high)

@@ -108,10 +108,13 @@ class Transformer(nn.Module):
 
     src_len, tgt_len: the longest source and target (its end word counted) that fit the position
     tables. pad, bos, eos: the words, of both vocabularies, that fill up, begin and end a sequence.
+    word_std: the deviation of the words' embeddings at the start, 1 / sqrt(dim) if not given. In
+    large vocabularies a smaller one is better: what is random at first stays, and blurs what a word
+    comes to mean.
     """
 
     def __init__(self, src_words, tgt_words, src_len, tgt_len, dim, heads, enc_layers, dec_layers,
-                 pad, bos, eos):
+                 pad, bos, eos, word_std=None):
         super().__init__()
         if dim % heads:
             raise ValueError(f"{heads} heads do not divide dimension {dim}")
@@ -123,8 +126,9 @@ class Transformer(nn.Module):
         self.encoder = nn.ModuleList(EncoderLayer(dim, heads) for _ in range(enc_layers))
         self.decoder = nn.ModuleList(DecoderLayer(dim, heads) for _ in range(dec_layers))
         self.encoder_norm, self.decoder_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        for embedding in (m for m in self.modules() if isinstance(m, nn.Embedding)):
-            nn.init.normal_(embedding.weight, std=dim**-0.5)  # so that first guesses are mild
+        for embedding, std in [(self.src_embedding, word_std), (self.tgt_embedding, word_std),
+                               (self.src_position, None), (self.tgt_position, None)]:
+            nn.init.normal_(embedding.weight, std=std or dim**-0.5)
         mask = torch.full((tgt_len, tgt_len), -torch.inf).tril(diagonal=-1)  # rows are the keys
         self.register_buffer("causal_mask", mask, persistent=False)
 

@@ -30,10 +30,10 @@ from model import Transformer
 from tokenizers import BOS, EOS, PAD
 
 # Where each task's class is. What it has: scales, the defaults of each --scale; add_arguments, its
-# flags, which its constructor takes, with test_size and device; name, for the run's folder;
-# src_words, tgt_words, src_len, tgt_len, the sizes of its vocabularies and sequences; and batch,
-# evaluate, headline, report and ask.
-TASKS = {"gcd": "gcd:GCD"}
+# flags, which its constructor takes, with test_size and device; free, those of its flags that are
+# about evaluation alone; name, for the run's folder; src_words, tgt_words, src_len, tgt_len, the
+# sizes of its vocabularies and sequences; and batch, evaluate, headline, report and ask.
+TASKS = {"gcd": "gcd:GCD", "eigen": "eigen:LinearAlgebra"}
 
 RANK = int(os.environ.get("RANK", 0))  # which process this is, of how many: torchrun sets it
 WORLD = int(os.environ.get("WORLD_SIZE", 1))
@@ -283,6 +283,8 @@ def make_parser(task, scale):
     add("--heads", type=positive(int), help="attention heads")
     add("--enc-layers", type=positive(int), help="encoder layers")
     add("--dec-layers", type=positive(int), help="decoder layers")
+    add("--word-std", type=positive(float),
+        help="deviation of the words' embeddings at the start (1 / sqrt(dim))")
     add("--seed", type=int, default=1, help="the same seed gives the same numbers (1)")
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto",
         help="auto takes CUDA if it is there")
@@ -325,12 +327,12 @@ def read_flags(argv):
     if not args.resume and not args.eval_only and args.ask is None:
         return args, task, None
     checkpoint = load_checkpoint(args.out / "checkpoint.pt", args.device)
-    args = recall(parser, argv, args, checkpoint)
+    args = recall(parser, argv, args, checkpoint, FREE | task_class.free)
     return args, make_task(task_class, args), checkpoint
 
 
-def recall(parser, argv, given, checkpoint):
-    """The flags of the checkpoint's run: what is given by hand now must not contradict them."""
+def recall(parser, argv, given, checkpoint, free):
+    """The flags of the checkpoint's run: but for the free ones, none given now contradicts them."""
     config = checkpoint["config"]
 
     def must_agree(flag, was, now):
@@ -341,7 +343,7 @@ def recall(parser, argv, given, checkpoint):
     parser.set_defaults(**config)
     args = parser.parse_args(argv)
     args.out, args.device = given.out, given.device
-    for name in config.keys() - FREE:
+    for name in config.keys() - free:
         must_agree("--" + name.replace("_", "-"), config[name], getattr(args, name))
     if given.resume:
         must_agree("torchrun --nproc_per_node", checkpoint["processes"], WORLD)
@@ -367,7 +369,8 @@ def pick_device(name):
 def make_model(args, task, checkpoint):
     torch.manual_seed(args.seed)
     model = Transformer(task.src_words, task.tgt_words, task.src_len, task.tgt_len, args.dim,
-                        args.heads, args.enc_layers, args.dec_layers, PAD, BOS, EOS)
+                        args.heads, args.enc_layers, args.dec_layers, PAD, BOS, EOS,
+                        args.word_std)
     if checkpoint:
         model.load_state_dict(checkpoint["model"])
     return model.to(args.device)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import gcd
-from gcd import GCD, held_out, random_coprimes, random_integers
+from gcd import GCD, for_testing, random_coprimes, random_integers
 
 N = 200_000
 
@@ -113,7 +113,7 @@ def test_no_test_pair_is_ever_trained_on_in_either_order(max_int):
     trained = {(min(p), max(p)) for p in task.draw(100_000, rng())[0].tolist()}
     assert not tested & trained
     if max_int <= 30:  # and all others are
-        assert len(trained) + held_out(all_pairs(max_int)).sum() == max_int * (max_int + 1) // 2
+        assert len(trained) + for_testing(all_pairs(max_int)).sum() == max_int * (max_int + 1) // 2
 
 
 def all_pairs(n):
@@ -124,20 +124,20 @@ def all_pairs(n):
 @pytest.mark.parametrize("outcomes", ["uniform", "log-uniform"])
 def test_engineered_outcomes_are_held_out_too(outcomes):
     task = GCD(max_int=200, outcomes=outcomes, operands="log-uniform")
-    assert not held_out(task.draw(50_000, rng())[0]).any()
+    assert not for_testing(task.draw(50_000, rng())[0]).any()
 
 
 def test_a_tenth_is_held_out_whatever_the_gcd_or_the_last_digits():
     pairs = torch.randint(1, 10**6, (N, 2), generator=rng())
-    out = held_out(pairs)
+    out = for_testing(pairs)
     for n in (2, 3, 5, 7, 30, 31):
         for residue in range(n):
             share = out[pairs[:, 0] % n == residue].float()
             assert abs(share.mean() - 0.1) < 5 * 0.3 / math.sqrt(len(share))
-    out = held_out(all_pairs(300)).float()
+    out = for_testing(all_pairs(300)).float()
     assert abs(out.mean() - 0.1) < 5 * 0.3 / math.sqrt(len(out))
     for most in range(10, 300):  # any --max-int that is allowed has something to test on
-        assert held_out(all_pairs(most)).any()
+        assert for_testing(all_pairs(most)).any()
 
 
 def test_the_natural_test_is_uniform_and_the_stratified_one_even():

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+import eigen
 import train
 
 ROOT = Path(train.__file__).parent
 README = (ROOT / "README.md").read_text()
 RUNS = re.findall(r"`python train\.py (.*?)` \|.*\[(.*?%), (\d+) GCD\]\(results/(.*?)/", README)
+SOLVED = re.findall(r"`python train\.py (--task eigen .*?)` \|.*\[(.*?%)\]\(results/(.*?)/", README)
+LAWS = [path.name for path in sorted((ROOT / "results").glob("eigen-eigenvalues3-*"))]
 GROKKED = re.findall(r"^\| \[(\d)\]\(results/(.*?)/.*?\) \| (.*?) \| \d+ min \|$", README, re.M)
 
 
@@ -20,10 +23,18 @@ def log(name):
     return [json.loads(line) for line in lines]
 
 
+def is_of(start, args):
+    """Whether a log, which begins with start, is of the command that these flags are of. A flag
+    that came later than the log, and is not given, changes nothing."""
+    config = {name: value for name, value in train.config_of(args).items()
+              if name in start or value is not None}
+    return config.items() <= start.items()
+
+
 def test_every_result_is_quoted_and_every_quote_has_its_result():
-    quoted = {run[-1] for run in RUNS} | {name for _, name, _ in GROKKED}
+    quoted = {run[-1] for run in RUNS + SOLVED} | {name for _, name, _ in GROKKED} | {*LAWS}
     assert quoted == {path.name for path in (ROOT / "results").iterdir() if path.is_dir()}
-    assert len(RUNS) >= 8 and len(GROKKED) == 3
+    assert len(RUNS) >= 8 and len(GROKKED) == 3 and SOLVED and len(LAWS) == 7
 
 
 @pytest.mark.parametrize("flags, accuracy, gcds, name", RUNS)
@@ -33,7 +44,7 @@ def test_the_tables_quote_the_logs(flags, accuracy, gcds, name):
     assert len(evals[-1]["correct_gcds"]) == int(gcds)
     assert evals[-1]["epoch"] == start["epochs"] and len(evals) == start["epochs"]
     args, task, _ = train.read_flags([*flags.split(), "--device", "cpu"])
-    assert train.config_of(args).items() <= start.items()  # the log is of this command
+    assert is_of(start, args)
     assert args.out == Path("runs") / name
 
 
@@ -46,8 +57,28 @@ def test_the_grokking_table_quotes_the_logs(seed, name, cells):
     assert final == f"{evals[-1]['accuracy']:.1%}, {len(evals[-1]['correct_gcds'])} GCD"
     flags = re.search(r"python train.py (.* --max-int 900 .*)", README)[1] + f" --seed {seed}"
     args, _, _ = train.read_flags([*flags.split(), "--device", "cpu"])
-    assert train.config_of(args).items() <= start.items()
+    assert is_of(start, args)
     assert args.out == Path("runs") / name
+
+
+@pytest.mark.parametrize("flags, accuracy, name", SOLVED)
+def test_the_table_of_linear_algebra_quotes_the_logs(flags, accuracy, name):
+    start, *evals, end = log(name)
+    assert end["event"] == "end" and f"{end['accuracy']:.1%}" == accuracy
+    args, task, _ = train.read_flags([*flags.split(), "--device", "cpu"])
+    assert is_of(start, args) and args.out == Path("runs") / name
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_the_rows_of_table_1_were_trained_in_the_same_way(name):
+    start, *evals, end = log(name)
+    law = name.removeprefix("eigen-eigenvalues3-")
+    args, _, _ = train.read_flags(["--task", "eigen", "--train-dist", law, "--device", "cpu"])
+    assert end["event"] == "end" and is_of(start, args)
+
+
+def test_table_1_is_printed_by_its_command():
+    assert eigen.table(dict(eigen.read_run(ROOT / "results" / name) for name in LAWS)) in README
 
 
 def test_reports_say_what_the_logs_say():
@@ -61,5 +92,5 @@ def test_reports_say_what_the_logs_say():
 
 def test_the_commands_of_the_readme_are_understood():
     for flags in re.findall(r"^python train\.py (.*?)(?:   .*)?$", README, flags=re.M):
-        known = re.sub(r'(--help|--resume|--eval-only|--ask "10 32").*', "", flags)
+        known = re.sub(r'(--help|--resume|--eval-only|--ask).*', "", flags)
         train.read_flags(["--device", "cpu", *known.split()])
