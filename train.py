@@ -392,6 +392,7 @@ def train(trainer):
         dist.init_process_group("nccl" if cuda else "gloo", timeout=datetime.timedelta(days=1))
     done = trainer.run()
     if WORLD > 1:
+        del trainer.parallel_model  # else it keeps the group alive to the exit, which then can hang
         dist.barrier()  # the last evaluation is over on rank 0: now all may leave
         dist.destroy_process_group()
     if RANK == 0 and done:
