@@ -201,3 +201,41 @@ class Floats(Vocabulary):
         dimensions = [self.number[f"V{size}"] for size in x.shape[1:]]
         start = torch.tensor(dimensions, device=x.device).expand(len(x), -1)
         return torch.cat([start, self.encode(x.flatten(1))], dim=1)
+
+
+# How many arguments each word of prefix notation takes: the words of the published data sets.
+ARITY = dict.fromkeys(["x", "pi", "E"], 0) | dict.fromkeys(["add", "sub", "mul", "div", "pow"], 2)
+ARITY |= dict.fromkeys(["sqrt", "inv", "pow2", "pow3", "pow4", "pow5", "exp", "ln", "sin", "cos",
+                        "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh",
+                        "atanh"], 1)
+
+
+def read_prefix(text):
+    """Prefix notation -> its tree, "x", 3 or ("add", tree, tree); None if it is malformed.
+
+    >>> read_prefix("add x mul INT- 1 2 sin x")
+    ('add', 'x', ('mul', -12, ('sin', 'x')))
+    """
+    stack, digits = [], []
+    for word in reversed(text.split()):
+        if word.isdecimal():
+            digits.insert(0, word)
+        elif word in ("INT+", "INT-") and digits:
+            stack.append(int(word[-1] + "".join(digits)))
+            digits = []
+        elif digits or word not in ARITY or len(stack) < ARITY[word]:
+            return None
+        else:
+            args = [stack.pop() for _ in range(ARITY[word])]
+            stack.append((word, *args) if args else word)
+    return stack[0] if len(stack) == 1 and not digits else None
+
+
+class Expressions(Vocabulary):
+    """Functions of x in prefix notation: x - 10 is add x INT- 1 0.
+
+    Slide "Deep learning for symbolic mathematics": encode as sequences of symbols.
+    """
+
+    def __init__(self):
+        super().__init__([*ARITY, "INT+", "INT-", *"0123456789"])

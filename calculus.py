@@ -1,0 +1,583 @@
+"""A small computer algebra system: expressions of x in a normal form, and their derivatives.
+
+All data of the integration experiment (integrate.py) speak its language, so that one function is
+always written in one way: like terms are collected, constants folded, arguments ordered.
+
+    expression   a sum       {product: coefficient}            3 x sin(x) - 1/2
+    product      a frozenset {(factor, exponent)}              x sin(x)
+    factor       x, a function of an expression, a sum in brackets, or the root of a prime
+
+There is one Factor object for each factor, made at its first use. So factors compare by address,
+whatever they hold, and remember their derivative: this is why thousands of functions a second can be
+built and differentiated, where SymPy makes a hundred.
+
+>>> F = parse("x * sin(x^2)")
+>>> prefix(F), infix(derivative(F))
+('mul x sin pow x INT+ 2', '2*x**2*cos(x**2) + sin(x**2)')
+"""
+
+import ast
+import math
+from fractions import Fraction
+from functools import partial
+
+import numpy as np
+
+ONE = frozenset()  # the product of no factors
+HALF = Fraction(1, 2)
+LARGEST = 10**12  # numbers in expressions are smaller, and so are denominators
+FACTORS, TEXTS = {}, {}  # all factors made so far; how products are written
+
+
+class Undefined(ValueError):
+    """A number that is not real, not finite, or too large to be written."""
+
+
+class Factor:
+    """x, pi, a function ("sin") of an expression, a "sum" in brackets, a "prime" under a root."""
+
+    __slots__ = "name", "arg", "constant", "text", "slope"
+
+    def __init__(self, name, arg=None):
+        self.name, self.arg, self.text, self.slope = name, arg, None, None
+        self.constant = name in ("pi", "prime") or name != "x" and is_constant(arg)
+
+
+def factor(name, arg):
+    """The one factor of this name and argument, an expression or a prime."""
+    key = name, (arg if name == "prime" else frozenset(arg.items()))
+    if key not in FACTORS:
+        FACTORS[key] = Factor(name, arg)
+    return FACTORS[key]
+
+
+def forget():
+    """Make room: expressions made before no longer go together with those made after."""
+    if len(FACTORS) > 300_000:
+        FACTORS.clear()
+        TEXTS.clear()
+
+
+def number(value):
+    return {ONE: value} if value else {}
+
+
+def is_constant(e):
+    return all(k.constant for product in e for k, _ in product)
+
+
+X = {frozenset([(Factor("x"), 1)]): 1}
+PI = {frozenset([(Factor("pi"), 1)]): 1}
+
+
+# Values at numbers
+
+
+def evaluate(e, x, functions):
+    """The value of an expression at x. functions: a module, math or numpy, that has sin and the
+    others; numpy takes arrays, and goes on with complex numbers where x is complex."""
+    values = {}
+
+    def of_factor(k):
+        if k not in values:
+            if k.name == "x":
+                values[k] = x
+            elif k.name == "pi":
+                values[k] = +functions.pi
+            elif k.name == "prime":
+                values[k] = k.arg
+            elif k.name == "sum":
+                values[k] = of_sum(k.arg)
+            else:
+                values[k] = getattr(functions, NAMES.get(functions, {}).get(k.name, k.name))(of_sum(k.arg))
+        return values[k]
+
+    def of_sum(e):
+        total = 0
+        for product, c in e.items():
+            term = rational(c)
+            for k, p in product:
+                term = term * of_factor(k) ** rational(p)
+            total = total + term
+        return total
+
+    def rational(c):
+        return c if isinstance(c, int) else real(c.numerator) / c.denominator
+
+    real = getattr(functions, "mpf", float)
+    return of_sum(e)
+
+
+NAMES = {math: {"ln": "log"}, np: {"ln": "log", "asin": "arcsin", "acos": "arccos",
+                                   "atan": "arctan", "asinh": "arcsinh", "acosh": "arccosh",
+                                   "atanh": "arctanh"}}
+
+
+def real_value(e, x):
+    """The value at a real number x, or Undefined."""
+    try:
+        value = evaluate(e, x, math)
+        if isinstance(value, complex) or not math.isfinite(value):
+            raise Undefined("not a real number")
+        return value
+    except (ValueError, TypeError, ArithmeticError):  # TypeError: math takes no complex number
+        raise Undefined("not a real number") from None
+
+
+# Arithmetic. Each function takes expressions in normal form and returns one.
+
+
+def add(*expressions):
+    total = {}
+    for e in expressions:
+        for product, c in e.items():
+            c += total.pop(product, 0)
+            if c:
+                total[product] = c
+    return total
+
+
+def scale(e, c):
+    return {product: c * coefficient for product, coefficient in e.items()} if c != 1 else e
+
+
+def multiply(*expressions):
+    c, exponents = 1, {}
+    for e in expressions:
+        if not e:
+            return e
+        if len(e) > 1:
+            content, e = primitive(e)
+            e, c = {frozenset([(factor("sum", e), 1)]): 1}, c * content
+        (product, coefficient), = e.items()
+        c *= coefficient
+        for k, p in product:
+            exponents[k] = exponents.get(k, 0) + p
+    return collect(c, exponents)
+
+
+def collect(c, exponents):
+    """c times the product of factor ** exponent; exponents {factor: exponent}, of a single term."""
+    powers, exps = {}, []
+    for k, p in exponents.items():
+        if k.name == "exp":
+            exps.append((k, p))
+        elif k.name == "prime":  # whole powers go to the coefficient: 2^(3/2) = 2 2^(1/2)
+            c *= Fraction(k.arg) ** math.floor(p)
+            p -= math.floor(p)
+        elif k.name == "sum" and len(k.arg) == 1 and p.denominator == 1:  # a root no more
+            rest = {other: q for other, q in exponents.items() if other is not k}
+            return multiply(collect(c, rest), power(k.arg, p))
+        if p:
+            powers[k] = p
+    if len(exps) > 1 or exps and exps[0][1] != 1:  # exp(u)^2 exp(v) = exp(2u + v)
+        for k, p in exps:
+            powers.pop(k, None)
+        together = function("exp", add(*(scale(k.arg, p) for k, p in exps)))
+        return multiply(collect(c, powers), together)
+    if abs(c.numerator) > LARGEST or c.denominator > LARGEST:
+        raise Undefined("too large a number")
+    if len(powers) == 1:
+        (k, p), = powers.items()
+        if k.name == "sum" and p == 1:
+            return scale(k.arg, c)
+    return {frozenset(powers.items()): c}
+
+
+def primitive(e):
+    """-> c, p: e = c p, the coefficients of p are coprime integers, the leading one positive."""
+    c = Fraction(math.gcd(*(a.numerator for a in e.values())),
+                 math.lcm(*(a.denominator for a in e.values())))
+    if e[leading(e)] < 0:
+        c = -c
+    if c.denominator == 1:
+        c = c.numerator
+    return c, e if c == 1 else {product: (a / Fraction(c)).numerator for product, a in e.items()}
+
+
+def leading(e):
+    """The term that is written first."""
+    return max(e, key=order)
+
+
+def power(e, p):
+    """e ** p, p rational: 0 < e where p is not an integer."""
+    if p == 1:
+        return e
+    if p == 0:
+        return number(1)
+    if not e:
+        if p < 0:
+            raise Undefined("division by zero")
+        return e
+    integer = p.denominator == 1
+    if len(e) == 1:
+        (product, c), = e.items()
+        if integer:
+            return multiply(number_power(c, p), collect(1, {k: q * p for k, q in product}))
+        return multiply(number_power(abs(c), p), root(product, 1 if c > 0 else -1, p))
+    content, inner = primitive(e)
+    if content < 0 and not integer:
+        content, inner = -content, scale(inner, -1)
+    return multiply(number_power(content, p), {frozenset([(factor("sum", inner), p)]): 1})
+
+
+def root(product, sign, p):
+    """(sign product) ** p for p not an integer. sqrt(x^3) is x^(3/2), but sqrt(x^2) is not x, and
+    sqrt(x y) not sqrt(x) sqrt(y): where both are negative, only the former is real."""
+    roots = {k: q for k, q in product if k.name == "prime" or q.denominator % 2 == 0}
+    rest = {k: q for k, q in product if k not in roots}
+    if sign > 0 and len(rest) == 1 and all(q.denominator == 1 and q % 2 for q in rest.values()):
+        roots |= rest
+        rest = {}
+    if not rest and sign < 0:
+        raise Undefined("the root of a negative number")
+    powers = {k: q * p for k, q in roots.items()}
+    if rest:
+        powers[factor("sum", collect(sign, rest))] = p
+    return collect(1, powers)
+
+
+def number_power(c, p):
+    """c ** p for rational numbers; roots are written as products of roots of primes."""
+    if c == 1:
+        return number(1)
+    if abs(p) * max(abs(c.numerator), c.denominator).bit_length() > 80:
+        raise Undefined("too large a number")
+    if p.denominator == 1:
+        result = Fraction(c) ** int(p)
+        return number(result.numerator if result.denominator == 1 else result)
+    if c < 0:
+        raise Undefined("the root of a negative number")
+    return collect(1, {factor("prime", q): p * times for q, times in primes(c)})
+
+
+def primes(c):
+    """A positive rational number -> its primes and their exponents: 4/3 -> (2, 2), (3, -1)."""
+    for n, sign in (c.numerator, 1), (c.denominator, -1):
+        if n > 10**9:
+            raise Undefined("too large a number")
+        q = 2
+        while n > 1:
+            if q * q > n:
+                q = n
+            times = 0
+            while n % q == 0:
+                n, times = n // q, times + 1
+            if times:
+                yield q, sign * times
+            q += 1
+
+
+INVERSE = {"sin": "asin", "cos": "acos", "tan": "atan", "sinh": "asinh", "cosh": "acosh",
+           "tanh": "atanh", "exp": "ln", "ln": "exp"}
+ODD = {"sin", "tan", "asin", "atan", "sinh", "tanh", "asinh", "atanh"}
+EVEN = {"cos", "cosh"}
+AT_ZERO = dict.fromkeys(ODD, {}) | dict.fromkeys(["exp", "cos", "cosh"], number(1))
+AT_ZERO["acos"] = scale(PI, HALF)
+AT_ONE = {"asin": scale(PI, HALF), "atan": scale(PI, HALF**2), "acos": {}, "acosh": {}}
+
+
+def square_plus(u, c, sign=1):
+    """sign u^2 + c"""
+    return add(scale(power(u, 2), sign), number(c))
+
+
+COMPOSED = {
+    ("sin", "acos"): lambda u: power(square_plus(u, 1, -1), HALF),
+    ("cos", "asin"): lambda u: power(square_plus(u, 1, -1), HALF),
+    ("tan", "asin"): lambda u: multiply(u, power(square_plus(u, 1, -1), -HALF)),
+    ("tan", "acos"): lambda u: multiply(power(u, -1), power(square_plus(u, 1, -1), HALF)),
+    ("sin", "atan"): lambda u: multiply(u, power(square_plus(u, 1), -HALF)),
+    ("cos", "atan"): lambda u: power(square_plus(u, 1), -HALF),
+    ("cosh", "asinh"): lambda u: power(square_plus(u, 1), HALF),
+}
+
+
+def alone(u):
+    """k where u is the factor k and nothing else, or None."""
+    if len(u) == 1:
+        (product, c), = u.items()
+        if c == 1 and len(product) == 1:
+            (k, p), = product
+            return k if p == 1 else None
+
+
+def function(name, u):
+    """name(u), as sin(u)."""
+    if not u and name in AT_ZERO:
+        return AT_ZERO[name]
+    if name in AT_ONE and u == {ONE: 1}:
+        return AT_ONE[name]
+    if (name in ODD or name in EVEN) and u and u[leading(u)] < 0:
+        return scale(function(name, scale(u, -1)), -1 if name in ODD else 1)
+    inner = alone(u)
+    if inner and inner.name == INVERSE.get(name):  # sin(asin(v)) = v
+        return inner.arg
+    if inner and (name, inner.name) in COMPOSED:  # sin(acos(v)) = sqrt(1 - v^2)
+        return COMPOSED[name, inner.name](inner.arg)
+    if name == "exp":
+        for product, c in u.items():
+            k = alone({product: 1})
+            if k and k.name == "ln":  # exp(c ln(v) + w) = v^c exp(w)
+                rest = {other: a for other, a in u.items() if other != product}
+                return multiply(power(k.arg, c), function("exp", rest))
+    if name == "ln" and u.keys() == {ONE} and u[ONE] > 0:  # of a number: logarithms of primes
+        return {frozenset([(factor("ln", number(q)), 1)]): times for q, times in primes(u[ONE])}
+    k = factor(name, u)
+    result = {frozenset([(k, 1)]): 1}
+    if k.constant and k.slope is None:
+        real_value(result, 0.0)  # refuses asin(2)
+        k.slope = {}
+    return result
+
+
+# Derivatives
+
+
+SLOPES = {  # of each function at u
+    "sin": partial(function, "cos"),
+    "cos": lambda u: scale(function("sin", u), -1),
+    "tan": lambda u: square_plus(function("tan", u), 1),
+    "exp": partial(function, "exp"),
+    "ln": lambda u: power(u, -1),
+    "asin": lambda u: power(square_plus(u, 1, -1), -HALF),
+    "acos": lambda u: scale(SLOPES["asin"](u), -1),
+    "atan": lambda u: power(square_plus(u, 1), -1),
+    "sinh": partial(function, "cosh"),
+    "cosh": partial(function, "sinh"),
+    "tanh": lambda u: square_plus(function("tanh", u), 1, -1),
+    "asinh": lambda u: power(square_plus(u, 1), -HALF),
+    "acosh": lambda u: multiply(power(add(u, number(-1)), -HALF), power(add(u, number(1)), -HALF)),
+    "atanh": lambda u: power(square_plus(u, 1, -1), -1),
+}
+
+
+def slope(k):
+    """The derivative of a factor."""
+    if k.slope is None:
+        if k.constant:
+            k.slope = {}
+        elif k.name == "x":
+            k.slope = number(1)
+        elif k.name == "sum":
+            k.slope = derivative(k.arg)
+        else:
+            k.slope = multiply(SLOPES[k.name](k.arg), derivative(k.arg))
+    return k.slope
+
+
+def derivative(e):
+    """(k1^p1 k2^p2)' = p1 k1^(p1-1) k1' k2^p2 + k1^p1 p2 k2^(p2-1) k2'."""
+    terms = []
+    for product, c in e.items():
+        for k, p in product:
+            if not k.constant:
+                exponents = dict(product)
+                exponents[k] = p - 1
+                terms.append(multiply(collect(c * p, exponents), slope(k)))
+    return add(*terms)
+
+
+# From trees, the form in which expressions are drawn and read: "x", 3, ("add", "x", 3)
+
+
+def raised(a, b):
+    """a ** b, where only 0 < a makes sense if b is not a rational number."""
+    if b.keys() <= {ONE}:
+        return power(a, b.get(ONE, 0))
+    return function("exp", multiply(b, function("ln", a)))
+
+
+OPERATIONS = {
+    "add": add, "sub": lambda a, b: add(a, scale(b, -1)), "mul": multiply,
+    "div": lambda a, b: multiply(a, power(b, -1)), "pow": raised,
+    "sqrt": partial(power, p=HALF), "inv": partial(power, p=-1),
+    **{f"pow{n}": partial(power, p=n) for n in (2, 3, 4, 5)},
+    **{name: partial(function, name) for name in SLOPES},
+}
+BINARY = {"add", "sub", "mul", "div", "pow"}
+LEAVES = {"x": X, "pi": PI, "E": function("exp", number(1))}
+
+
+def normal(tree):
+    """A tree -> its expression in normal form; Undefined where it has no real value."""
+    if isinstance(tree, tuple):
+        return OPERATIONS[tree[0]](*map(normal, tree[1:]))
+    return number(tree) if isinstance(tree, int) else LEAVES[tree]
+
+
+def without_constants(e):
+    """An integral without its additive constants."""
+    return {product: c for product, c in e.items() if not all(k.constant for k, _ in product)}
+
+
+# Writing: prefix notation, in the words of the published data sets
+
+
+def order(product):
+    """Terms are written from the longest to the shortest: x^2 + x + 1."""
+    text = write_product(product)
+    return len(text), text
+
+
+def write_number(c):
+    if c.denominator != 1:
+        return f"div {write_number(c.numerator)} {write_number(c.denominator)}"
+    return ("INT- " if c < 0 else "INT+ ") + " ".join(str(abs(c.numerator)))
+
+
+def write_factor(k):
+    if k.text is None:
+        k.text = (k.name if k.arg is None else write_number(k.arg) if k.name == "prime" else
+                  prefix(k.arg) if k.name == "sum" else f"{k.name} {prefix(k.arg)}")
+    return k.text
+
+
+def write_power(k, p):
+    if p == 1:
+        return write_factor(k)
+    return f"sqrt {write_factor(k)}" if p == HALF else f"pow {write_factor(k)} {write_number(p)}"
+
+
+def write_product(product):
+    """A product as words; none for the empty one."""
+    if product not in TEXTS:
+        parts = sorted((write_power(k, p) for k, p in product), key=lambda text: (len(text), text))
+        TEXTS[product] = " ".join(["mul " + part for part in parts[:-1]] + parts[-1:])
+    return TEXTS[product]
+
+
+def write_term(product, c):
+    if not product:
+        return write_number(c)
+    return write_product(product) if c == 1 else f"mul {write_number(c)} {write_product(product)}"
+
+
+def prefix(e):
+    """An expression as words: x - 1 is add x INT- 1."""
+    if not e:
+        return "INT+ 0"
+    if len(e) == 1:
+        return write_term(*next(iter(e.items())))
+    parts = [write_term(product, e[product]) for product in sorted(e, key=order, reverse=True)]
+    return " ".join(["add " + part for part in parts[:-1]] + parts[-1:])
+
+
+# Writing and reading as people do
+
+
+def infix(e):
+    """An expression as Python, and SymPy, would have it: x - 1."""
+    text = ""
+    for product in sorted(e, key=order, reverse=True):
+        sign = " - " if e[product] < 0 else " + "
+        text += (sign if text else sign.strip(" +")) + infix_term(product, abs(e[product]))
+    return text or "0"
+
+
+def infix_term(product, c):
+    factors = sorted(product, key=lambda power: len(write_power(*power)))
+    above = [infix_power(k, p) for k, p in factors if p > 0]
+    below = [infix_power(k, -p) for k, p in factors if p < 0]
+    if c.numerator != 1 or not above:
+        above.insert(0, str(c.numerator))
+    if c.denominator != 1:
+        below.insert(0, str(c.denominator))
+    below = f"({'*'.join(below)})" if len(below) > 1 else "".join(below)
+    return "*".join(above) + ("/" + below if below else "")
+
+
+def infix_power(k, p):
+    if p == HALF:
+        return f"sqrt({infix_factor(k)})" if k.name != "sum" else f"sqrt{infix_factor(k)}"
+    return infix_factor(k) + ("" if p == 1 else f"**{p}" if p.denominator == 1 else f"**({p})")
+
+
+def infix_factor(k):
+    if k.name in ("x", "pi"):
+        return k.name
+    if k.name == "prime":
+        return str(k.arg)
+    return f"{'' if k.name == 'sum' else 'log' if k.name == 'ln' else k.name}({infix(k.arg)})"
+
+
+SIGNS = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.Pow: "pow"}
+
+
+def parse(text):
+    """What a person types, as "x^2 * log(3x)", -> the expression. It is read, never run: another
+    name than x or a function's, or anything but arithmetic, is a ValueError."""
+    def read(node):
+        if isinstance(node, ast.Expression):
+            return read(node.body)
+        if isinstance(node, ast.BinOp) and type(node.op) in SIGNS:
+            return SIGNS[type(node.op)], read(node.left), read(node.right)
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
+            return "mul", -1 if isinstance(node.op, ast.USub) else 1, read(node.operand)
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+            fraction = Fraction(str(node.value))
+            return "div", fraction.numerator, fraction.denominator
+        if isinstance(node, ast.Name) and node.id in LEAVES:
+            return node.id
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) == 1:
+            name = {"log": "ln"}.get(node.func.id, node.func.id)
+            if name in OPERATIONS and name not in BINARY and not node.keywords:
+                return name, read(node.args[0])
+        raise ValueError(f"{ast.unparse(node)!r} is not a function of x")
+
+    try:
+        if len(text) > 500:
+            raise ValueError("too long")
+        return normal(read(ast.parse(text.strip().replace("^", "**"), mode="eval")))
+    except (SyntaxError, RecursionError, MemoryError):
+        raise ValueError("that is not an expression") from None
+
+
+# To and from SymPy
+
+
+SYMPY = {"ln": "log", "pow": "Pow", "add": "Add", "mul": "Mul"}  # where it has another name
+
+
+def to_sympy(e):
+    """An expression -> SymPy's, of a real variable x."""
+    import sympy
+
+    def convert(e):
+        return sympy.Add(*(sympy.Mul(sympy.Rational(c.numerator, c.denominator), *(
+            convert_factor(k) ** sympy.Rational(p.numerator, p.denominator)
+            for k, p in product)) for product, c in e.items()))
+
+    def convert_factor(k):
+        if k.name in ("x", "pi"):
+            return sympy.Symbol("x") if k.name == "x" else sympy.pi
+        if k.name == "prime":
+            return sympy.Integer(k.arg)
+        inner = convert(k.arg)
+        return inner if k.name == "sum" else getattr(sympy, k.name)(inner)
+
+    return convert(e)
+
+
+RECIPROCALS = {"sec": "cos", "csc": "sin", "cot": "tan", "sech": "cosh", "csch": "sinh",
+               "coth": "tanh"}
+
+
+def from_sympy(s):
+    """SymPy's -> the expression in normal form; ValueError for a function that is none of ours."""
+    name = type(s).__name__
+    if s.is_Rational:
+        return number(s.p if s.q == 1 else Fraction(int(s.p), int(s.q)))
+    if name in ("Symbol", "Dummy", "Pi", "Exp1"):
+        return LEAVES[{"Pi": "pi", "Exp1": "E"}.get(name, "x")]
+    args = list(map(from_sympy, s.args))
+    if name in ("Add", "Mul"):
+        return (add if name == "Add" else multiply)(*args)
+    if name == "Pow":
+        return raised(*args)
+    if name in RECIPROCALS:
+        return power(function(RECIPROCALS[name], *args), -1)
+    if name.lower().replace("log", "ln") not in SLOPES:
+        raise ValueError(f"{name} is not an elementary function")
+    return function(name.replace("log", "ln"), *args)

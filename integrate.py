@@ -1,0 +1,719 @@
+"""Symbolic integration: from a function f, its primitive F.
+
+Slides: "Deep learning for symbolic mathematics" to "More out-of-distribution results". Paper: Lample
+and Charton, same title, arXiv 1912.01412.
+
+    python train.py --task integrate
+    python integrate.py                        ten examples of each kind
+
+Step I, generate, in three ways: forward, draw f and have SymPy integrate it; backward, draw F and
+differentiate it; by parts, draw F and G and get the integral of F g from a known one of f G. They do
+not make the same problems, and this decides what a model learns.
+
+>>> f, F = backward(5, random.Random(4))
+>>> infix(f), infix(F)
+"""
+
+import argparse
+import json
+import math
+import multiprocessing
+import multiprocessing.connection
+import os
+import random
+import signal
+import sys
+import textwrap
+import time
+import zlib
+from bisect import bisect
+from collections import Counter
+from fractions import Fraction
+from functools import cache, partial
+from itertools import accumulate, count, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from calculus import (Undefined, add, alone, derivative, evaluate, forget, from_sympy, infix,
+                      is_constant, multiply, normal, parse, prefix, primitive, real_value, scale,
+                      to_sympy, without_constants)
+from tokenizers import EOS, HELD_OUT, PAD, Expressions, as_target, read_prefix
+
+DATA = Path("data")  # where sets are kept
+WORDS = 512  # no problem or solution is longer
+
+# Random functions: trees, every shape as likely (paper, section 2.3 and appendix C)
+
+UNARY = {"sqrt": 4, "pow2": 4, "pow3": 2, "pow4": 1, "pow5": 1, "ln": 4, "exp": 4, "sin": 4,
+         "cos": 4, "tan": 4, "asin": 1, "acos": 1, "atan": 1, "sinh": 1, "cosh": 1, "tanh": 1,
+         "asinh": 1, "acosh": 1, "atanh": 1}
+BINARY = {"add": 10, "sub": 3, "mul": 10, "div": 5}
+LEAVES = {"x": 15} | dict.fromkeys((1, 2, 3, 4, 5), 1)
+
+
+@cache
+def trees(empty, operators):
+    """How many trees can grow from so many empty places by so many operators: D(e, n)."""
+    if operators == 0 or empty == 0:
+        return int(operators == 0)
+    return (trees(empty - 1, operators) + trees(empty, operators - 1)
+            + trees(empty + 1, operators - 1))
+
+
+@cache
+def next_operator(empty, operators):
+    """Where it can go, as (empty places left of it, its arity), in proportion to the trees."""
+    places = [(skip, arity) for skip in range(empty) for arity in (1, 2)]
+    return cumulative({(skip, arity): trees(empty - skip - 1 + arity, operators - 1)
+                       for skip, arity in places})
+
+
+def cumulative(weights):
+    """{choice: weight} -> choices, and their cumulative probabilities."""
+    total = sum(weights.values())
+    return list(weights), [w / total for w in accumulate(weights.values())]
+
+
+def choose(choices, rng):
+    things, odds = choices
+    return things[bisect(odds, rng.random())]
+
+
+KINDS_OF_NODE = [cumulative(LEAVES), cumulative(UNARY), cumulative(BINARY)]  # by arity
+
+
+def draw_tree(operators, rng):
+    """A random tree: "x", 3 or ("add", tree, tree). First its nodes' arities, in the order of
+    prefix notation, then from the right the nodes themselves."""
+    arities, empty = [], 1
+    for left in range(operators, 0, -1):
+        skip, arity = choose(next_operator(empty, left), rng)
+        arities += [0] * skip + [arity]
+        empty += arity - skip - 1
+    stack = []
+    for arity in [0] * empty + arities[::-1]:
+        node = choose(KINDS_OF_NODE[arity], rng)
+        stack.append((node, *(stack.pop() for _ in range(arity))) if arity else node)
+    return stack[0]
+
+
+def draw_function(max_ops, rng):
+    """A function of x in normal form, of 1 to max_ops operators, real somewhere, or Undefined."""
+    e = normal(draw_tree(rng.randint(1, max_ops), rng))
+    if is_constant(e):
+        raise Undefined("a constant")
+    for x in (0.7, 2.3, -1.2, 0.3, 5.1):
+        try:
+            real_value(e, x)
+            return e
+        except Undefined:
+            pass
+    raise Undefined("nowhere real")
+
+
+# Step I, generate. Each of the three returns a pair of expressions, f and F, F' = f, or raises
+# Undefined: a value that is complex or infinite somewhere in them, or not what is looked for.
+
+
+def backward(max_ops, rng):
+    """BWD: draw F, differentiate it."""
+    F = without_constants(draw_function(max_ops, rng))
+    f = derivative(F)
+    if not f:  # asin(x) + acos(x)
+        raise Undefined("a constant")
+    return f, F
+
+
+def forward(max_ops, rng):
+    """FWD: draw f; sympy_integral finds F."""
+    return draw_function(max_ops, rng), None
+
+
+def sympy_integral(f):
+    """F, an elementary function, as SymPy finds it; checked, because SymPy errs.
+
+    Most of integrate's time goes to two of its methods, which try for seconds and find one integral
+    in twenty that the others do not: heurisch and meijerg. They are not asked.
+    """
+    import sympy
+    x = sympy.Symbol("x")
+    try:
+        answer = sympy.integrate(to_sympy(f), x, meijerg=False, heurisch=False)
+        F = without_constants(from_sympy(answer))
+    except Exception as error:  # SymPy's own errors are of all classes
+        raise Undefined(f"SymPy: {type(error).__name__}") from None
+    if not agree(f, derivative(F)):
+        raise Undefined("SymPy's answer is wrong")
+    return F
+
+
+@cache
+def warm_up():
+    """SymPy loads most of itself when it is first asked. Do so before the workers start."""
+    for f in ("x*exp(x)", "log(x)/x", "sin(x)^2", "1/(x^2+1)", "sqrt(1-x^2)", "exp(sin(x))"):
+        try:
+            sympy_integral(parse(f))
+        except Undefined:
+            pass
+
+
+class KnownIntegrals:
+    """Integrals of functions, found again up to a factor, and in sums term by term."""
+
+    def __init__(self, pairs):
+        self.table = {}
+        for f, F in pairs:
+            self.learn(f, F)
+
+    def learn(self, f, F):
+        c, f = primitive(f)
+        self.table.setdefault(prefix(f), (c, prefix(F)))
+
+    def integral(self, f):
+        """The integral, or Undefined."""
+        if not f:
+            return f
+        c, key = primitive(f)
+        found = self.table.get(prefix(key))
+        if found:
+            return scale(normal(read_prefix(found[1])), Fraction(c) / found[0])
+        if len(f) == 1:
+            raise Undefined("not a known integral")
+        return add(*(self.integral({product: a}) for product, a in f.items()))
+
+
+def by_parts(max_ops, rng, known):
+    """IBP: draw F and G; where the integral of f G is known, that of F g is F G less it."""
+    F, G = draw_function(max_ops, rng), draw_function(min(4, max_ops), rng)
+    problem, minus = multiply(F, derivative(G)), scale(known.integral(product(derivative(F), G)), -1)
+    solutions = [without_constants(add(FG, minus)) for FG in (multiply(F, G), product(F, G))]
+    solution = min(solutions, key=lambda e: len(prefix(e)))
+    if not problem or not solution:
+        raise Undefined("a constant")
+    known.learn(problem, solution)
+    return problem, solution
+
+
+def product(a, b):
+    """a b, multiplied out."""
+    return add(*(multiply({p: c}, {q: d}) for p, c in a.items() for q, d in b.items()))
+
+
+# Worker processes
+
+
+def parallel(function, items, workers, seconds=None):
+    """Yield function(item) for each item, in order, from so many processes.
+
+    seconds: of processor time for one item. Who takes more is ended by the system, for SymPy would
+    catch any exception, and the result is None.
+    """
+    fork, parent = multiprocessing.get_context("fork"), os.getpid()
+
+    def work(pipe):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+        while True:
+            while not pipe.poll(5):
+                if os.getppid() != parent:
+                    return
+            item = pipe.recv()
+            signal.setitimer(signal.ITIMER_PROF, seconds or 0)
+            result = function(item)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            pipe.send(result)
+
+    def start():
+        ours, theirs = fork.Pipe()
+        process = fork.Process(target=work, args=(theirs,), daemon=True)
+        process.start()
+        theirs.close()
+        return ours, process
+
+    jobs, idle, busy, results, wanted = enumerate(items), [], {}, {}, 0
+    try:
+        idle = [start() for _ in range(workers)]
+        while True:
+            while idle and (job := next(jobs, None)):
+                pipe, process = idle.pop()
+                pipe.send(job[1])
+                busy[pipe] = job[0], process
+            if not busy:
+                return
+            for pipe in multiprocessing.connection.wait(busy):
+                number, process = busy.pop(pipe)
+                try:
+                    results[number] = pipe.recv()
+                    idle.append((pipe, process))
+                except EOFError:
+                    process.join()
+                    if process.exitcode != -signal.SIGPROF:
+                        raise RuntimeError("a worker process failed") from None
+                    results[number] = None
+                    idle.append(start())
+            while wanted in results:
+                yield results.pop(wanted)
+                wanted += 1
+    finally:
+        for _, process in [*idle, *busy.values()]:
+            process.kill()
+
+
+# Sets of examples: text files, in the form of the published ones: "1|sub Y' f <tab> F"
+
+GENERATORS = {"bwd": backward, "fwd": forward, "ibp": by_parts}
+ATTEMPTS = {"bwd": (20_000, 500), "fwd": (500, 1), "ibp": (100_000, 5_000)}  # a file, a work item
+SYMPY_SECONDS = 0.15  # what SymPy does not integrate in this time, it rarely does in ten times that
+
+
+def is_test(problem):
+    """Which problems are reserved for testing, whatever set they come from."""
+    return zlib.crc32(problem.encode()) % HELD_OUT == 0
+
+
+class Attempts:
+    """The examples that a range of attempts makes, each attempt drawn from a seed of its own."""
+
+    def __init__(self, kind, part, max_ops, workers):
+        self.kind, self.part, self.max_ops = kind, part, max_ops
+        self.generate = partial(GENERATORS[kind], max_ops)
+        if kind == "ibp":
+            pairs = make_set("bwd", "train", max_ops, 100_000, workers)
+            self.known = KnownIntegrals((normal(read_prefix(f)), normal(read_prefix(F)))
+                                        for f, F in pairs)
+
+    def __call__(self, attempts):
+        """-> the lines of new examples, and what became of the attempts."""
+        lines, outcomes = {}, Counter()
+        if self.kind == "ibp":  # what it learns here does not pass on, whoever does what
+            known = KnownIntegrals([])
+            known.table = self.known.table.copy()
+        for i in attempts:
+            rng = random.Random(f"{self.kind} {self.part} {self.max_ops} {i}")
+            try:
+                f, F = (by_parts(self.max_ops, rng, known) if self.kind == "ibp"
+                        else self.generate(rng))
+                problem = prefix(f)
+                if is_test(problem) != (self.part == "test"):
+                    raise Undefined("for the other part")
+                solution = prefix(F if F is not None else sympy_integral(f))
+                if max(len(problem.split()), len(solution.split())) > WORDS:
+                    raise Undefined("too long")
+                outcomes["solved"] += problem not in lines
+                lines[problem] = solution
+            except Undefined as error:
+                outcomes[str(error)] += 1
+        forget()
+        return lines, outcomes
+
+
+def make_set(kind, part, max_ops, size, workers, max_words=WORDS):
+    """So many distinct examples [(f, F), ...] as texts: read from files, which are made if need be.
+
+    The same whatever the number of workers. Files are written whole: after a kill, it goes on.
+    """
+    folder, pairs, attempts, start = DATA / f"{kind}-{part}-ops{max_ops}", {}, None, time.time()
+    for number in count():
+        path, before = folder / f"{number:05}.txt", len(pairs)
+        if not path.exists():
+            attempts = attempts or Attempts(kind, part, max_ops, workers)
+            make_file(path, attempts, number, workers)
+        pairs |= {f: F for f, F in read_lines(path)
+                  if max(f.count(" "), F.count(" ")) < max_words and f not in pairs}
+        if attempts:
+            progress(f"{kind} {part}", len(pairs), size, time.time() - start)
+        if len(pairs) >= size or len(pairs) == before:  # or there are no more
+            return list(islice(pairs.items(), size))
+
+
+def progress(what, done, size, seconds):
+    """A line that says how far it is; on a terminal it is written over by the next."""
+    left = int(seconds * max(0, size - done) / max(1, done))
+    text = (f"{done:>12,} examples made  {done / seconds:,.0f}/s  {what}  "
+            f"{left // 60}m {left % 60:02}s left")
+    if sys.stdout.isatty():
+        print("\r\033[K" + text, end="\n" if done >= size else "", flush=True)
+    else:
+        print(text, flush=True)
+
+
+def make_file(path, attempts, number, workers):
+    """One file of a set: the examples of its attempts, and what became of these."""
+    size, item = ATTEMPTS[attempts.kind]
+    items = [range(i, i + item) for i in range(number * size, (number + 1) * size, item)]
+    lines, outcomes = {}, Counter()
+    seconds = SYMPY_SECONDS if attempts.kind == "fwd" else None
+    if seconds:
+        warm_up()
+    for result in parallel(attempts, items, workers, seconds):
+        if result:
+            for f, F in result[0].items():
+                lines.setdefault(f, F)
+            outcomes += result[1]
+        else:
+            outcomes["timed out"] += 1
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}")
+    with open(temporary, "w") as file:
+        file.write("# " + json.dumps(outcomes) + "\n")
+        file.writelines(f"1|sub Y' {f}\t{F}\n" for f, F in lines.items())
+    os.replace(temporary, path)
+
+
+def read_lines(path):
+    """Yield (f, F) for each line, which may begin with a count: "1|sub Y' f <tab> F"."""
+    with open(path) as file:
+        for line in file:
+            if not line.startswith("#"):
+                f, _, F = line.rstrip("\n").partition("\t")
+                yield f[f.find("|") + 1 :].removeprefix("sub Y' "), F
+
+
+def read_file(path, size, max_words):
+    """The first examples of a file of anyone's: [(f, F), ...] Lines that are none are skipped."""
+    pairs, skipped, too_long = {}, 0, 0
+    try:
+        for f, F in read_lines(path):
+            if read_prefix(f) is None or read_prefix(F) is None:
+                skipped += 1
+            elif max(f.count(" "), F.count(" ")) >= max_words:
+                too_long += 1
+            else:
+                pairs.setdefault(f, F)
+            if len(pairs) >= size or skipped >= 1000 > len(pairs):
+                break
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a file of text") from None
+    print(f"{path}: {len(pairs):,} examples, {skipped:,} malformed lines skipped, "
+          f"{too_long:,} too long", flush=True)
+    return list(pairs.items())
+
+
+def kinds_of(data):
+    """"bwd+ibp" -> ["bwd", "ibp"]; a file's name -> [it]."""
+    kinds = data.split("+")
+    if set(kinds) <= GENERATORS.keys():
+        return kinds
+    if not Path(data).is_file():
+        raise ValueError(f"{data}: neither fwd, bwd, ibp or several of them, as bwd+ibp, nor a file")
+    return [data]
+
+
+# Step III, judge: is F' = f?
+
+POINTS = np.concatenate([np.linspace(-4.93, 4.91, 24), np.linspace(-0.97, 0.96, 8),
+                         [7.3, 13.1, 51.7, -9.1]])
+ABOVE = POINTS + 0.37 + 0.41j  # where f is nowhere real
+
+
+def values(e, x):
+    """An expression at points x (n,) -> (n,) complex; nan where it has no value."""
+    with np.errstate(all="ignore"):
+        return np.broadcast_to(np.asarray(evaluate(e, x.astype(complex), np), complex), x.shape)
+
+
+def agree(f, g):
+    """Whether f and g have the same values wherever f is real; seen at points, in two precisions."""
+    x, a = POINTS, values(f, POINTS)
+    with np.errstate(all="ignore"):
+        use = np.isfinite(a) & (abs(a.imag) <= 1e-9 * abs(a)) & (abs(a) < 1e250)
+        if use.sum() < 3:
+            x, a = ABOVE, values(f, ABOVE)
+            use = np.isfinite(a) & (abs(a) < 1e250)
+        b = values(g, x)
+        unsure = use & ~(abs(a - b) <= 1e-7 * abs(a))
+    return use.sum() >= 3 and all(agree_at(f, g, complex(z)) for z in x[unsure])
+
+
+def agree_at(f, g, z):
+    """The same at one point with 50 digits, where rounding may have decided."""
+    import mpmath
+    with mpmath.workdps(50):
+        z = mpmath.mpf(z.real) if z.imag == 0 else mpmath.mpc(z)
+        try:
+            a, b = evaluate(f, z, mpmath), evaluate(g, z, mpmath)
+        except (ArithmeticError, ValueError):
+            return False
+        return abs(a - b) <= mpmath.mpf(10) ** -20 * (abs(a) + mpmath.mpf(10) ** -20)
+
+
+def verdict(f, text):
+    """On a hypothesis, for the problem f: "proved" (its derivative, in normal form, is f),
+    "verified" (it has the same values), "wrong", or "malformed"."""
+    tree = read_prefix(text)
+    if tree is None:
+        return "malformed"
+    try:
+        g = derivative(normal(tree))
+    except (Undefined, RecursionError):
+        return "wrong"
+    return "proved" if g == f else "verified" if agree(f, g) else "wrong"
+
+
+RIGHT = {"proved", "verified"}
+
+
+def judge(item):
+    """(problem, hypotheses), texts -> the verdicts on them, up to the first right one."""
+    problem, hypotheses = item
+    f, verdicts = normal(read_prefix(problem)), []
+    for text in hypotheses:
+        verdicts.append(verdict(f, text))
+        if verdicts[-1] in RIGHT:
+            break
+    forget()
+    return verdicts
+
+
+def sympy_proves(item):
+    """Whether SymPy can show that (problem, hypothesis), texts, is right."""
+    import sympy
+    f, F = (to_sympy(normal(read_prefix(text))) for text in item)
+    return sympy.simplify(F.diff(sympy.Symbol("x")) - f) == 0
+
+
+# The task
+
+
+class Examples:
+    """Problems and solutions as word numbers, the shortest first."""
+
+    def __init__(self, pairs, vocabulary):
+        rows = [[vocabulary.numbers(text.split()) for text in pair] for pair in pairs]
+        random.Random(1).shuffle(rows)  # those of one length come in no order
+        rows.sort(key=lambda row: (len(row[0]) + len(row[1])))
+        self.sides = [self.flat([row[side] for row in rows]) for side in (0, 1)]
+        self.size = len(rows)
+
+    @staticmethod
+    def flat(rows):
+        """All words in one tensor, and where each row starts in it."""
+        starts = torch.tensor([0, *accumulate(map(len, rows))])
+        return torch.tensor([word for row in rows for word in row], dtype=torch.int16), starts
+
+    def rows(self, first, last):
+        """Problems and solutions of a range, padded: LongTensors (n, time)."""
+        def padded(words, starts):
+            starts, ends = starts[first:last, None], starts[first + 1 : last + 1, None]
+            places = starts + torch.arange((ends - starts).max())
+            return words[places.clamp(max=len(words) - 1)].long().masked_fill(places >= ends, PAD)
+        return [padded(*side) for side in self.sides]
+
+
+class Integration:
+    """The task as train.py sees it: sizes, batches, evaluation, report, answers."""
+
+    scales = {
+        "laptop": dict(max_ops=5, max_words=50, examples=200_000, dim=64, heads=8, enc_layers=2,
+                       dec_layers=2, batch_size=64, epochs=2, lr=2e-3, warmup=300, beam=[1, 10],
+                       test_size=500),
+        "talk": dict(max_ops=15, max_words=WORDS, examples=5_000_000, dim=256, heads=8,
+                     enc_layers=6, dec_layers=6, batch_size=256, epochs=100, lr=3e-4, warmup=3000,
+                     beam=[1, 10, 50], test_size=5000),
+    }
+
+    free = {"test_data", "workers"}
+
+    @staticmethod
+    def add_arguments(parser):
+        add = parser.add_argument
+        add("--train-data", default="bwd", metavar="DATA",
+            help="fwd, bwd, ibp, several of them, as bwd+ibp, or a file (bwd)")
+        add("--test-data", nargs="+", metavar="DATA", help="the same, for tests (as --train-data)")
+        add("--max-ops", type=int, help="operators in a random function")
+        add("--max-words", type=int, help="words in a problem, and in a solution, at most")
+        add("--examples", type=int, help="training examples of each kind")
+        add("--workers", type=int, default=len(os.sched_getaffinity(0)),
+            help="processes that make and judge (one for each core)")
+
+    def __init__(self, train_data="bwd", test_data=None, max_ops=5, max_words=50, examples=200_000,
+                 workers=1, test_size=500, device="cpu"):
+        for name, value in [("max-ops", max_ops), ("examples", examples), ("workers", workers)]:
+            if value < 1:
+                raise ValueError(f"--{name} {value}: it is 1 or more")
+        if not 5 <= max_words <= WORDS:
+            raise ValueError(f"--max-words {max_words}: it can be 5 to {WORDS}")
+        self.train_data = kinds_of(train_data)
+        self.test_data = {name: kinds_of(name) for name in test_data or self.train_data}
+        self.max_ops, self.max_words, self.examples = max_ops, max_words, examples
+        self.workers, self.test_size = workers, test_size
+        self.device = "cpu"  # wherever the model may be: examples are read, not computed
+        self.vocabulary, self.tests = Expressions(), None
+        self.src_words = self.tgt_words = len(self.vocabulary)
+        self.src_len, self.tgt_len = max_words, max_words + 1  # and <eos>
+        self.name = "-".join(["integrate", *(Path(data).stem for data in self.train_data)]
+                             + [f"ops{max_ops}"] * (max_ops != 5))
+
+    def load(self, data, part, size):
+        """Examples of "bwd" or another kind, or of a file, that are not too long: [(f, F), ...]"""
+        if data in GENERATORS:
+            pairs = make_set(data, part, self.max_ops, size, self.workers, self.max_words)
+        else:
+            pairs = read_file(data, size, self.max_words)
+        if not pairs:
+            raise ValueError(f"{data} holds no examples of up to {self.max_words} words")
+        return pairs
+
+    def prepare(self):
+        """Make or read the tests, and the training set, without the problems of the tests."""
+        if self.tests is None:
+            self.tests = {name: [pair for data in datas
+                                 for pair in self.load(data, "test", self.test_size)]
+                          for name, datas in self.test_data.items()}
+            taken = {f for pairs in self.tests.values() for f, _ in pairs}
+            pairs = {f: F for data in self.train_data
+                     for f, F in self.load(data, "train", self.examples) if f not in taken}
+            self.training = Examples(list(pairs.items()), self.vocabulary)
+
+    def batch(self, n, generator):
+        """n problems and solutions as padded LongTensors: (n, <= src_len), (n, <= tgt_len + 1).
+        They are of similar lengths: neighbours in the set."""
+        self.prepare()
+        n = min(n, self.training.size)
+        first = torch.randint(self.training.size - n + 1, (), generator=generator).item()
+        src, tgt = self.training.rows(first, first + n)
+        return src, as_target(tgt)
+
+    # Step III: judge
+
+    def hypotheses(self, model, problems, beam, chunk=2048):
+        """The beam's best solutions of each problem, texts, the likeliest first."""
+        ids = [torch.tensor(self.vocabulary.numbers(f.split())) for f in problems]
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        found, rows = [None] * len(ids), max(1, chunk // beam)
+        for group in (order[i : i + rows] for i in range(0, len(order), rows)):
+            src = torch.nn.utils.rnn.pad_sequence([ids[i] for i in group], True, PAD)
+            tokens, logp = model.generate(src, beam, chunk)
+            for i, row, scores in zip(group, tokens.tolist(), logp.tolist()):
+                found[i] = [self.vocabulary.text(words) for words, score in zip(row, scores)
+                            if score > -math.inf]
+        return found
+
+    def evaluate(self, model, beams=(1,), final=False):
+        """Accuracy on each test, for each beam size; "accuracy" is that on the first test.
+
+        A problem is solved if one of the beam's hypotheses is right. Before the end, the first
+        beam size alone.
+        """
+        self.prepare()
+        accuracy, verdicts = {}, {}
+        for name, pairs in self.tests.items():
+            problems, accuracy[name], verdicts[name] = [f for f, _ in pairs], {}, {}
+            for beam in beams if final else beams[:1]:
+                found = self.hypotheses(model, problems, beam)
+                judged = list(parallel(judge, zip(problems, found), self.workers, seconds=20))
+                solved = {f: (texts[len(said) - 1], said[-1])
+                          for f, texts, said in zip(problems, found, judged)
+                          if said and said[-1] in RIGHT}
+                accuracy[name][str(beam)] = len(solved) / len(problems)
+                if final:
+                    verdicts[name][str(beam)] = self.count(judged, solved)
+        first = next(iter(self.tests))
+        result = {"accuracy": accuracy[first][str(beams[0])], "accuracy_by_test": accuracy}
+        return result | ({"verdicts": verdicts} if final else {})
+
+    def count(self, judged, solved):
+        """How many problems were solved, and how we know; what else was said."""
+        unproved = [(f, F) for f, (F, said) in solved.items() if said == "verified"]
+        by_sympy = sum(map(bool, parallel(sympy_proves, unproved, self.workers, seconds=10)))
+        counts = Counter(said for verdicts in judged for said in verdicts or ["wrong"])
+        return {"problems": len(judged), "proved": len(solved) - len(unproved) + by_sympy,
+                "only verified": len(unproved) - by_sympy, "wrong hypotheses": counts["wrong"],
+                "malformed": counts["malformed"]}
+
+    def headline(self, result):
+        """One evaluation in a few words, for the progress lines."""
+        return ", ".join(f"{name} {accuracy:.1%} (beam {beam})"
+                         for name, by in result["accuracy_by_test"].items()
+                         for beam, accuracy in by.items())
+
+    def report(self, evals):
+        """What was learned, for a person: from all the evaluations of a run, the last one final."""
+        last, kinds = evals[-1], "+".join(self.train_data)
+        beams = list(next(iter(last["accuracy_by_test"].values())))
+        lines = [f"Integrals of functions of up to {self.max_ops} operators:",
+                 f"what a transformer learned from {last['examples']:,} examples ({kinds})", "",
+                 "New problems solved: one of so many hypotheses (the beam) has the right derivative.",
+                 "", "    tested on " + "".join(f"{'beam ' + beam:>10}" for beam in beams)]
+        for name, by in last["accuracy_by_test"].items():
+            lines.append(f"    {name:<10}" + "".join(f"{by[beam]:>10.1%}" for beam in beams))
+        lines += ["", "How do we know? Of the problems solved, the derivative was proved to be the",
+                  "problem, by normal form or by SymPy, or it only has the same values at 36 points:",
+                  "", f"    {'tested on':<10}{'beam':>6}{'problems':>10}{'proved':>8}"
+                  f"{'same values':>13}{'wrong hypotheses':>18}{'malformed':>11}"]
+        for name, by in last["verdicts"].items():
+            for beam, c in by.items():
+                lines.append(f"    {name:<10}{beam:>6}{c['problems']:>10}{c['proved']:>8}"
+                             f"{c['only verified']:>13}{c['wrong hypotheses']:>18}"
+                             f"{c['malformed']:>11}")
+        return "\n".join(lines)
+
+    def ask(self, text, model, beams=(1,)):
+        """The model's answers to a problem like "x*cos(x)", each checked, or a ValueError."""
+        try:
+            f = parse(text)
+        except Undefined as error:
+            raise ValueError(f"{text!r} has no real value: {error}") from None
+        except ValueError as error:
+            raise ValueError(f'{text!r}: {error}; ask as in --ask "x*cos(x)"') from None
+        problem = prefix(f)
+        if len(problem.split()) > self.max_words:
+            raise ValueError(f"{text!r} is {len(problem.split())} words; "
+                             f"this model takes {self.max_words}")
+        src = torch.tensor([self.vocabulary.ids(problem)])
+        tokens, logps = model.generate(src, max(beams))
+        lines = [f"the integral of {infix(f)}; the model says, best first:"]
+        for row, logp in zip(tokens[0].tolist(), logps[0].tolist()):
+            if logp > -math.inf:
+                answer = self.vocabulary.text(row)
+                said = verdict(f, answer)
+                if said != "malformed":
+                    try:
+                        answer = infix(normal(read_prefix(answer)))
+                    except Undefined:
+                        pass
+                lines.append(f"  {'right' if said in RIGHT else 'wrong'}  {answer}"
+                             f"  (probability {math.exp(logp):.1g})")
+        return "\n".join(lines)
+
+
+# Beside the talk
+
+
+TALK = {  # percent solved: {trained on: {tested on: {beam: ...}}}
+    "fwd": {"fwd": {"1": 93.6, "10": 95.6, "50": 96.2}, "bwd": {"1": 10.9, "10": 13.9, "50": 17.2},
+            "ibp": {"1": 85.6, "10": 86.8, "50": 88.9}},
+    "bwd": {"fwd": {"1": 18.9, "10": 24.6, "50": 27.5}, "bwd": {"1": 98.4, "10": 99.4, "50": 99.7},
+            "ibp": {"1": 42.9, "10": 54.6, "50": 59.2}},
+    "bwd+ibp": {"fwd": {"1": 41.6, "10": 54.9, "50": 56.1},
+                "bwd": {"1": 98.2, "10": 99.4, "50": 99.7},
+                "ibp": {"1": 96.8, "10": 99.2, "50": 99.5}},
+}
+
+
+def table(rows):
+    """The talk's table of out-of-distribution results: rows {training data: accuracy_by_test}, in
+    percent; the talk's numbers beside."""
+    lines = []
+    for test in ("fwd", "bwd", "ibp"):
+        lines += ["", f"tested on {test}"
+                  + "".join(f"{'beam ' + beam:>15}" for beam in ("1", "10", "50"))]
+        for kind, talk in TALK.items():
+            cells = [f"{100 * by[beam]:.1f}" if beam in (by := rows.get(kind, {}).get(test, {}))
+                     else "-" for beam in ("1", "10", "50")]
+            lines.append(f"  {kind:<12}" + "".join(f"{cell + f' ({talk[test][beam]})':>15}"
+                                                   for cell, beam in zip(cells, talk[test])))
+    return "\n".join(lines[1:])
+
+
+def read_run(folder):
+    """-> what a run was trained on, and its last accuracy on each test."""
+    try:
+        log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        last = [event for event in log if event["event"] == "eval"][-1]
+        return log[0]["train_data"], last["accuracy_by_test"]
+    except OSError as error:
+        raise ValueError(f"{error.filename}: {error.strerror}")
+    except (ValueError, LookupError):
+        raise ValueError(f"{folder} holds no finished run of integration") from None
