@@ -8,8 +8,8 @@ always written in one way: like terms are collected, constants folded, arguments
     factor       x, a function of an expression, a sum in brackets, or the root of a prime
 
 There is one Factor object for each factor, made at its first use. So factors compare by address,
-whatever they hold, and remember their derivative: this is why thousands of functions a second can be
-built and differentiated, where SymPy makes a hundred.
+whatever they hold, and remember their derivative: this is why thousands of functions a second can
+be built and differentiated, where SymPy makes a hundred.
 
 >>> F = parse("x * sin(x^2)")
 >>> prefix(F), infix(derivative(F))
@@ -89,7 +89,8 @@ def evaluate(e, x, functions):
             elif k.name == "sum":
                 values[k] = of_sum(k.arg)
             else:
-                values[k] = getattr(functions, NAMES.get(functions, {}).get(k.name, k.name))(of_sum(k.arg))
+                name = NAMES.get(functions, {}).get(k.name, k.name)
+                values[k] = getattr(functions, name)(of_sum(k.arg))
         return values[k]
 
     def of_sum(e):

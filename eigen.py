@@ -352,6 +352,11 @@ class LinearAlgebra:
         src = self.sample(law, (HELD_OUT + 1) * self.test_size + 1000, generator)  # a tenth is
         return src[self.for_testing(src)][: self.test_size]
 
+    def prepare(self):
+        """Make the tests, once."""
+        laws = dict.fromkeys([self.law, *self.test_laws])  # each once, in this order
+        self.tests = self.tests or {law: self.make_test(law) for law in laws}
+
     # Step III: judge
 
     def errors(self, model, src, beam):
@@ -364,8 +369,7 @@ class LinearAlgebra:
 
         Several beam sizes: the accuracy of the best translation at each.
         """
-        laws = dict.fromkeys([self.law, *self.test_laws])  # each once, in this order
-        self.tests = self.tests or {law: self.make_test(law) for law in laws}
+        self.prepare()
         errors = {law: self.errors(model, src, beams[0]) for law, src in self.tests.items()}
 
         def accuracy(errors, tolerance=self.tolerance):

@@ -140,6 +140,10 @@ class GCD:
         tests = keep(natural, self.test_size).to(self.device), torch.cat(strata).to(self.device)
         return [(pairs, torch.gcd(*pairs.T)) for pairs in tests]
 
+    def prepare(self):
+        """Make the tests, once."""
+        self.tests = self.tests or self.make_tests()
+
     # Step III: judge
 
     def predict(self, model, pairs, beam=1):
@@ -152,7 +156,7 @@ class GCD:
 
         Several beam sizes: the accuracy of the best translation at each. final: all predictions.
         """
-        self.tests = self.tests or self.make_tests()
+        self.prepare()
         (pairs, gcds), (strata, truth) = self.tests
         accuracy = {str(beam): (self.predict(model, pairs, beam) == gcds).sum().item() / len(gcds)
                     for beam in beams}

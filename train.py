@@ -32,7 +32,7 @@ from tokenizers import BOS, EOS, PAD
 # Where each task's class is. What it has: scales, the defaults of each --scale; add_arguments, its
 # flags, which its constructor takes, with test_size and device; free, those of its flags that are
 # about evaluation alone; name, for the run's folder; src_words, tgt_words, src_len, tgt_len, the
-# sizes of its vocabularies and sequences; and batch, evaluate, headline, report and ask.
+# sizes of its vocabularies and sequences; and prepare, batch, evaluate, headline, report and ask.
 TASKS = {"gcd": "gcd:GCD", "eigen": "eigen:LinearAlgebra",
          "integrate": "integrate:Integration"}
 
@@ -171,18 +171,21 @@ class Trainer:
         return (f"{self.step * self.examples_per_step:>12,} examples  {speed:,.0f}/s  "
                 f"loss {self.loss():.4f}  {left // 60}m {left % 60:02}s left")
 
-    def open_folder(self, resumed):
-        """Make the run's folder, or put its log back to where its checkpoint was saved."""
+    def claim_folder(self):
+        """Make the run's folder, unless it is another's."""
+        out = self.args.out
+        out.mkdir(parents=True, exist_ok=True)
+        if (out / "checkpoint.pt").exists() or (out / "log.jsonl").exists():
+            raise ValueError(f"{out} holds a run already: go on with it by --resume, or choose "
+                             "another folder with --out")
+
+    def open_log(self, resumed):
+        """Begin the run's log, or put it back to where its checkpoint was saved."""
         out, device = self.args.out, self.args.device
         if device.startswith("cuda"):
             device = torch.cuda.get_device_name(device)
         event = {"event": "resume" if resumed else "start", **config_of(self.args),
                  "torch": str(torch.__version__), "device": device, "processes": WORLD}
-        if not resumed:
-            out.mkdir(parents=True, exist_ok=True)
-            if (out / "checkpoint.pt").exists() or (out / "log.jsonl").exists():
-                raise ValueError(f"{out} holds a run already: go on with it by --resume, or choose "
-                                 "another folder with --out")
         self.log.append(event)
         self.save()  # from the first moment on there is something to resume
         (out / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in self.log))
@@ -413,12 +416,18 @@ def main(argv=None):
                 print(task.ask(args.ask, model, args.beam))
         if to_train:
             trainer = Trainer(args, task, model, checkpoint)
-            if RANK == 0:
-                trainer.open_folder(resumed=args.resume)
+            if RANK == 0 and not args.resume:
+                trainer.claim_folder()
+        if args.ask is None:
+            task.prepare()
+        if to_train and RANK == 0:
+            trainer.open_log(resumed=args.resume)
     except ValueError as error:
         fail(error)
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}")
+    except KeyboardInterrupt:
+        raise SystemExit(130)  # nothing was learned yet; data that were made are kept
     if args.eval_only and RANK == 0:
         evaluate_only(args, task, model, checkpoint)
     elif to_train:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import eigen
+import integrate
 import train
 
 ROOT = Path(train.__file__).parent
@@ -15,6 +16,7 @@ README = (ROOT / "README.md").read_text()
 RUNS = re.findall(r"`python train\.py (.*?)` \|.*\[(.*?%), (\d+) GCD\]\(results/(.*?)/", README)
 SOLVED = re.findall(r"`python train\.py (--task eigen .*?)` \|.*\[(.*?%)\]\(results/(.*?)/", README)
 LAWS = [path.name for path in sorted((ROOT / "results").glob("eigen-eigenvalues3-*"))]
+INTEGRATED = re.findall(r"^python train\.py (--task integrate .* --beam 1 10 50.*)$", README, re.M)
 GROKKED = re.findall(r"^\| \[(\d)\]\(results/(.*?)/.*?\) \| (.*?) \| \d+ min \|$", README, re.M)
 
 
@@ -27,12 +29,19 @@ def is_of(start, args):
     """Whether a log, which begins with start, is of the command that these flags are of. A flag
     that came later than the log, and is not given, changes nothing."""
     config = {name: value for name, value in train.config_of(args).items()
-              if name in start or value is not None}
+              if (name in start or value is not None) and name != "workers"}
     return config.items() <= start.items()
+
+
+def runs_folder(flags):
+    """-> the flags of a command, and the folder that it writes to."""
+    args, task, _ = train.read_flags([*flags.split(), "--device", "cpu"])
+    return args, args.out
 
 
 def test_every_result_is_quoted_and_every_quote_has_its_result():
     quoted = {run[-1] for run in RUNS + SOLVED} | {name for _, name, _ in GROKKED} | {*LAWS}
+    quoted |= {runs_folder(flags)[1].name for flags in INTEGRATED}
     assert quoted == {path.name for path in (ROOT / "results").iterdir() if path.is_dir()}
     assert len(RUNS) >= 8 and len(GROKKED) == 3 and SOLVED and len(LAWS) == 7
 
@@ -67,6 +76,18 @@ def test_the_table_of_linear_algebra_quotes_the_logs(flags, accuracy, name):
     assert end["event"] == "end" and f"{end['accuracy']:.1%}" == accuracy
     args, task, _ = train.read_flags([*flags.split(), "--device", "cpu"])
     assert is_of(start, args) and args.out == Path("runs") / name
+
+
+@pytest.mark.parametrize("flags", INTEGRATED)
+def test_the_integration_runs_were_made_by_their_commands(flags):
+    args, out = runs_folder(flags)
+    start, *evals, end = log(out.name)
+    assert end["event"] == "end" and is_of(start, args)
+
+
+def test_the_integration_table_is_printed_by_its_command():
+    folders = [ROOT / "results" / runs_folder(flags)[1].name for flags in INTEGRATED]
+    assert integrate.table(dict(map(integrate.read_run, folders))) in README
 
 
 @pytest.mark.parametrize("name", LAWS)
