@@ -398,13 +398,15 @@ OPERATIONS = {
     **{name: partial(function, name) for name in SLOPES},
 }
 BINARY = {"add", "sub", "mul", "div", "pow"}
-LEAVES = {"x": X, "pi": PI, "E": function("exp", number(1))}
+LEAVES = {"x": X, "pi": PI}
 
 
 def normal(tree):
     """A tree -> its expression in normal form; Undefined where it has no real value."""
     if isinstance(tree, tuple):
         return OPERATIONS[tree[0]](*map(normal, tree[1:]))
+    if tree == "E":
+        return function("exp", number(1))
     return number(tree) if isinstance(tree, int) else LEAVES[tree]
 
 
@@ -519,7 +521,7 @@ def parse(text):
         if isinstance(node, ast.Constant) and type(node.value) in (int, float):
             fraction = Fraction(str(node.value))
             return "div", fraction.numerator, fraction.denominator
-        if isinstance(node, ast.Name) and node.id in LEAVES:
+        if isinstance(node, ast.Name) and node.id in ("x", "pi", "E"):
             return node.id
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) == 1:
             name = {"log": "ln"}.get(node.func.id, node.func.id)
@@ -571,7 +573,7 @@ def from_sympy(s):
     if s.is_Rational:
         return number(s.p if s.q == 1 else Fraction(int(s.p), int(s.q)))
     if name in ("Symbol", "Dummy", "Pi", "Exp1"):
-        return LEAVES[{"Pi": "pi", "Exp1": "E"}.get(name, "x")]
+        return normal({"Pi": "pi", "Exp1": "E"}.get(name, "x"))
     args = list(map(from_sympy, s.args))
     if name in ("Add", "Mul"):
         return (add if name == "Add" else multiply)(*args)

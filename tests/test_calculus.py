@@ -147,3 +147,10 @@ def test_prefix_speaks_as_the_published_data_do():
     assert prefix(parse("1/(x+1)")) == "pow add x INT+ 1 INT- 1"
     assert normal(read_prefix("mul INT- 1 pow x INT+ 2")) == parse("-x^2")
     assert normal(("div", "x", 4)) == {next(iter(calculus.X)): Fraction(1, 4)}
+
+
+def test_forgetting_leaves_nothing_half_known(monkeypatch):
+    e = parse("E*x")
+    monkeypatch.setattr(calculus, "FACTORS", {})
+    monkeypatch.setattr(calculus, "TEXTS", {})
+    assert parse("E*x") == parse("exp(1)*x") == from_sympy(sympy.E * x) != e
