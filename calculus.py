@@ -420,7 +420,10 @@ def without_constants(e):
 
 def order(product):
     """Terms are written from the longest to the shortest: x^2 + x + 1."""
-    text = write_product(product)
+    return by_length(write_product(product))
+
+
+def by_length(text):
     return len(text), text
 
 
@@ -446,7 +449,7 @@ def write_power(k, p):
 def write_product(product):
     """A product as words; none for the empty one."""
     if product not in TEXTS:
-        parts = sorted((write_power(k, p) for k, p in product), key=lambda text: (len(text), text))
+        parts = sorted((write_power(k, p) for k, p in product), key=by_length)
         TEXTS[product] = " ".join(["mul " + part for part in parts[:-1]] + parts[-1:])
     return TEXTS[product]
 
@@ -480,7 +483,7 @@ def infix(e):
 
 
 def infix_term(product, c):
-    factors = sorted(product, key=lambda power: len(write_power(*power)))
+    factors = sorted(product, key=lambda power: by_length(write_power(*power)))
     above = [infix_power(k, p) for k, p in factors if p > 0]
     below = [infix_power(k, -p) for k, p in factors if p < 0]
     if c.numerator != 1 or not above:

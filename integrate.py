@@ -12,7 +12,7 @@ do not make the same problems, and this decides what a model learns.
 
 >>> f, F = backward(5, random.Random(17))
 >>> infix(f), infix(F)
-('12*x*(x + 4) + 6*x**2', '6*x**2*(x + 4)')
+('12*x*(x + 4) + 6*x**2', '6*(x + 4)*x**2')
 """
 
 import argparse

@@ -97,7 +97,7 @@ def test_bad_input_is_a_clear_error():
 
 
 def test_the_example_in_the_docstring():
-    assert doctest.testmod(tokenizers) == (0, 2)
+    assert doctest.testmod(tokenizers) == (0, 3)
 
 
 # Real numbers
