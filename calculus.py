@@ -23,6 +23,8 @@ from functools import partial
 
 import numpy as np
 
+from tokenizers import ARITY
+
 ONE = frozenset()  # the product of no factors
 HALF = Fraction(1, 2)
 LARGEST = 10**12  # numbers in expressions are smaller, and so are denominators
@@ -62,8 +64,9 @@ def number(value):
     return {ONE: value} if value else {}
 
 
-def is_constant(e):
-    return all(k.constant for product in e for k, _ in product)
+def is_constant(products):
+    """Whether x is in none of them; an expression gives its own."""
+    return all(k.constant for product in products for k, _ in product)
 
 
 X = {frozenset([(Factor("x"), 1)]): 1}
@@ -397,7 +400,6 @@ OPERATIONS = {
     **{f"pow{n}": partial(power, p=n) for n in (2, 3, 4, 5)},
     **{name: partial(function, name) for name in SLOPES},
 }
-BINARY = {"add", "sub", "mul", "div", "pow"}
 LEAVES = {"x": X, "pi": PI}
 
 
@@ -412,7 +414,7 @@ def normal(tree):
 
 def without_constants(e):
     """An integral without its additive constants."""
-    return {product: c for product, c in e.items() if not all(k.constant for k, _ in product)}
+    return {product: c for product, c in e.items() if not is_constant([product])}
 
 
 # Writing: prefix notation, in the words of the published data sets
@@ -512,7 +514,7 @@ SIGNS = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.Po
 
 
 def parse(text):
-    """What a person types, as "x^2 * log(3x)", -> the expression. It is read, never run: another
+    """What a person types, as "x^2 * log(3*x)", -> the expression. It is read, never run: another
     name than x or a function's, or anything but arithmetic, is a ValueError."""
     def read(node):
         if isinstance(node, ast.Expression):
@@ -524,11 +526,11 @@ def parse(text):
         if isinstance(node, ast.Constant) and type(node.value) in (int, float):
             fraction = Fraction(str(node.value))
             return "div", fraction.numerator, fraction.denominator
-        if isinstance(node, ast.Name) and node.id in ("x", "pi", "E"):
+        if isinstance(node, ast.Name) and ARITY.get(node.id) == 0:
             return node.id
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) == 1:
             name = {"log": "ln"}.get(node.func.id, node.func.id)
-            if name in OPERATIONS and name not in BINARY and not node.keywords:
+            if ARITY.get(name) == 1 and not node.keywords:
                 return name, read(node.args[0])
         raise ValueError(f"{ast.unparse(node)!r} is not a function of x")
 
@@ -543,11 +545,8 @@ def parse(text):
 # To and from SymPy
 
 
-SYMPY = {"ln": "log", "pow": "Pow", "add": "Add", "mul": "Mul"}  # where it has another name
-
-
 def to_sympy(e):
-    """An expression -> SymPy's, of a real variable x."""
+    """An expression -> SymPy's."""
     import sympy
 
     def convert(e):

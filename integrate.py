@@ -29,7 +29,7 @@ import zlib
 from bisect import bisect
 from collections import Counter
 from fractions import Fraction
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from itertools import accumulate, count, islice
 from pathlib import Path
 
@@ -159,6 +159,11 @@ def warm_up():
             pass
 
 
+def read(text):
+    """Prefix notation, not malformed -> the expression."""
+    return normal(read_prefix(text))
+
+
 class KnownIntegrals:
     """Integrals of functions, found again up to a factor, and in sums term by term."""
 
@@ -176,7 +181,7 @@ class KnownIntegrals:
         c, key = primitive(f)
         found = self.table.get(prefix(key))
         if found:
-            return scale(normal(read_prefix(found[1])), Fraction(c) / found[0])
+            return scale(read(found[1]), Fraction(c) / found[0])
         if len(f) == 1:
             raise Undefined("not a known integral")
         return add(*(self.integral({product: a}) for product, a in f.items()))
@@ -186,7 +191,7 @@ def known_integrals(pairs):
     """The table to begin with, of [(f, F), ...] as texts."""
     known = KnownIntegrals({})
     for f, F in pairs:
-        known.learn(normal(read_prefix(f)), normal(read_prefix(F)))
+        known.learn(read(f), read(F))
     forget()
     return known
 
@@ -281,30 +286,32 @@ def is_test(problem):
     return zlib.crc32(problem.encode()) % HELD_OUT == 0
 
 
+def too_long(f, F, max_words):
+    return max(f.count(" "), F.count(" ")) >= max_words
+
+
 class Attempts:
     """The examples that a range of attempts makes, each attempt drawn from a seed of its own."""
 
     def __init__(self, kind, part, max_ops, workers):
         self.kind, self.part, self.max_ops = kind, part, max_ops
-        self.generate = partial(GENERATORS[kind], max_ops)
         if kind == "ibp":
             self.known = known_integrals(make_set("bwd", "train", max_ops, TABLE, workers))
 
     def __call__(self, attempts):
         """-> the lines of new examples, and what became of the attempts."""
-        lines, outcomes = {}, Counter()
+        lines, outcomes, generate = {}, Counter(), partial(GENERATORS[self.kind], self.max_ops)
         if self.kind == "ibp":  # what it learns here does not pass on, whoever does what
-            known = KnownIntegrals(self.known.table.copy())
+            generate = partial(generate, known=KnownIntegrals(self.known.table.copy()))
         for i in attempts:
             rng = random.Random(f"{self.kind} {self.part} {self.max_ops} {i}")
             try:
-                f, F = (by_parts(self.max_ops, rng, known) if self.kind == "ibp"
-                        else self.generate(rng))
+                f, F = generate(rng)
                 problem = prefix(f)
                 if is_test(problem) != (self.part == "test"):
                     raise Undefined("for the other part")
                 solution = prefix(F if F is not None else sympy_integral(f))
-                if max(len(problem.split()), len(solution.split())) > WORDS:
+                if too_long(problem, solution, WORDS):
                     raise Undefined("too long")
                 outcomes["solved"] += problem not in lines
                 lines[problem] = solution
@@ -326,7 +333,7 @@ def make_set(kind, part, max_ops, size, workers, max_words=WORDS):
             attempts = attempts or Attempts(kind, part, max_ops, workers)
             make_file(path, attempts, number, workers)
         pairs |= {f: F for f, F in read_lines(path)
-                  if max(f.count(" "), F.count(" ")) < max_words and f not in pairs}
+                  if not too_long(f, F, max_words) and f not in pairs}
         if attempts:
             progress(f"{kind} {part}", len(pairs), size, time.time() - start)
         if len(pairs) >= size or len(pairs) == before:  # or there are no more
@@ -363,8 +370,12 @@ def make_file(path, attempts, number, workers):
     temporary = path.with_suffix(f".{os.getpid()}")
     with open(temporary, "w") as file:
         file.write("# " + json.dumps(outcomes) + "\n")
-        file.writelines(f"1|sub Y' {f}\t{F}\n" for f, F in lines.items())
+        write_lines(file, lines.items())
     os.replace(temporary, path)
+
+
+def write_lines(file, pairs):
+    file.writelines(f"1|sub Y' {f}\t{F}\n" for f, F in pairs)
 
 
 def read_lines(path):
@@ -378,13 +389,13 @@ def read_lines(path):
 
 def read_file(path, size, max_words):
     """The first examples of a file of anyone's: [(f, F), ...] Lines that are none are skipped."""
-    pairs, skipped, too_long = {}, 0, 0
+    pairs, skipped, longer = {}, 0, 0
     try:
         for f, F in read_lines(path):
             if read_prefix(f) is None or read_prefix(F) is None:
                 skipped += 1
-            elif max(f.count(" "), F.count(" ")) >= max_words:
-                too_long += 1
+            elif too_long(f, F, max_words):
+                longer += 1
             else:
                 pairs.setdefault(f, F)
             if len(pairs) >= size or skipped >= 1000 > len(pairs):
@@ -392,7 +403,7 @@ def read_file(path, size, max_words):
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not a file of text") from None
     print(f"{path}: {len(pairs):,} examples, {skipped:,} malformed lines skipped, "
-          f"{too_long:,} too long", flush=True)
+          f"{longer:,} too long", flush=True)
     return list(pairs.items())
 
 
@@ -419,11 +430,16 @@ def values(e, x):
         return np.broadcast_to(np.asarray(evaluate(e, x.astype(complex), np), complex), x.shape)
 
 
+def real(a):
+    """Which of the values are real numbers."""
+    return np.isfinite(a) & (abs(a.imag) <= 1e-9 * abs(a))
+
+
 def agree(f, g):
     """Whether f and g have the same values wherever f is real: at points, in two precisions."""
     x, a = POINTS, values(f, POINTS)
     with np.errstate(all="ignore"):
-        use = np.isfinite(a) & (abs(a.imag) <= 1e-9 * abs(a)) & (abs(a) < 1e250)
+        use = real(a) & (abs(a) < 1e250)
         if use.sum() < 3:
             x, a = ABOVE, values(f, ABOVE)
             use = np.isfinite(a) & (abs(a) < 1e250)
@@ -466,7 +482,7 @@ RIGHT = {"proved", "verified"}
 def judge(item):
     """(problem, hypotheses), texts -> the verdicts on them, up to the first right one."""
     problem, hypotheses = item
-    f, verdicts = normal(read_prefix(problem)), []
+    f, verdicts = read(problem), []
     for text in hypotheses:
         verdicts.append(verdict(f, text))
         if verdicts[-1] in RIGHT:
@@ -478,7 +494,7 @@ def judge(item):
 def sympy_proves(item):
     """Whether SymPy can show that (problem, hypothesis), texts, is right."""
     import sympy
-    f, F = (to_sympy(normal(read_prefix(text))) for text in item)
+    f, F = (to_sympy(read(text)) for text in item)
     return sympy.simplify(F.diff(sympy.Symbol("x")) - f) == 0
 
 
@@ -548,7 +564,7 @@ class Integration:
         self.max_ops, self.max_words, self.examples = max_ops, max_words, examples
         self.workers, self.test_size = workers, test_size
         self.device = "cpu"  # wherever the model may be: examples are read, not computed
-        self.vocabulary, self.tests = Expressions(), None
+        self.vocabulary = Expressions()
         self.src_words = self.tgt_words = len(self.vocabulary)
         self.src_len, self.tgt_len = max_words, max_words + 1  # and <eos>
         self.name = "-".join(["integrate", *(Path(data).stem for data in self.train_data)]
@@ -564,21 +580,27 @@ class Integration:
             raise ValueError(f"{data} holds no examples of up to {self.max_words} words")
         return pairs
 
+    @cached_property
+    def tests(self):
+        """{name: [(f, F), ...]}, made or read at their first use."""
+        return {name: [pair for data in datas for pair in self.load(data, "test", self.test_size)]
+                for name, datas in self.test_data.items()}
+
+    @cached_property
+    def training(self):
+        """The training set, made or read at its first use, without the problems of the tests."""
+        taken = {f for pairs in self.tests.values() for f, _ in pairs}
+        pairs = {f: F for data in self.train_data
+                 for f, F in self.load(data, "train", self.examples) if f not in taken}
+        return Examples(list(pairs.items()), self.vocabulary)
+
     def prepare(self):
-        """Make or read the tests, and the training set, without the problems of the tests."""
-        if self.tests is None:
-            self.tests = {name: [pair for data in datas
-                                 for pair in self.load(data, "test", self.test_size)]
-                          for name, datas in self.test_data.items()}
-            taken = {f for pairs in self.tests.values() for f, _ in pairs}
-            pairs = {f: F for data in self.train_data
-                     for f, F in self.load(data, "train", self.examples) if f not in taken}
-            self.training = Examples(list(pairs.items()), self.vocabulary)
+        """Make or read all that training needs."""
+        self.training
 
     def batch(self, n, generator):
         """n problems and solutions as padded LongTensors: (n, <= src_len), (n, <= tgt_len + 1).
         They are of similar lengths: neighbours in the set."""
-        self.prepare()
         n = min(n, self.training.size)
         first = torch.randint(self.training.size - n + 1, (), generator=generator).item()
         src, tgt = self.training.rows(first, first + n)
@@ -605,7 +627,6 @@ class Integration:
         A problem is solved if one of the beam's hypotheses is right. Before the end, the first
         beam size alone.
         """
-        self.prepare()
         accuracy, verdicts = {}, {}
         for name, pairs in self.tests.items():
             problems, accuracy[name], verdicts[name] = [f for f, _ in pairs], {}, {}
@@ -681,7 +702,7 @@ class Integration:
                 said = verdict(f, answer)
                 if said != "malformed":
                     try:
-                        answer = infix(normal(read_prefix(answer)))
+                        answer = infix(read(answer))
                     except Undefined:
                         pass
                 lines.append(f"  {'right' if said in RIGHT else 'wrong'}  {answer}"
@@ -734,18 +755,17 @@ def sympy_solves(problem):
     """Whether all of SymPy's integrate solves a problem, a text: the computer algebra row."""
     import mpmath
     import sympy
-    x, f = sympy.Symbol("x"), normal(read_prefix(problem))
+    x, f = sympy.Symbol("x"), read(problem)
     try:
         answer = sympy.integrate(to_sympy(f), x)
         if answer.has(sympy.Integral):
             return False
         g = sympy.lambdify(x, answer.diff(x), "mpmath")  # it may hold functions that are not ours
-        a = values(f, POINTS)
-        real = POINTS[np.isfinite(a) & (abs(a.imag) <= 1e-9 * abs(a))].tolist()
+        points = POINTS[real(values(f, POINTS))].tolist()
         with mpmath.workdps(50):
-            return bool(real) and all(
+            return bool(points) and all(
                 mpmath.almosteq(evaluate(f, mpmath.mpf(z), mpmath), g(mpmath.mpf(z)), 1e-20)
-                for z in real)
+                for z in points)
     except Exception:  # SymPy's own errors are of all classes
         return False
 
@@ -753,7 +773,7 @@ def sympy_solves(problem):
 def find(problem):
     """SymPy's integral of a problem, both texts, or None."""
     try:
-        return prefix(sympy_integral(normal(read_prefix(problem))))
+        return prefix(sympy_integral(read(problem)))
     except Undefined:
         return None
 
@@ -783,7 +803,7 @@ def ten_of(kind, max_ops, workers):
         problems = [f for f, _ in pairs]
         pairs = zip(problems, parallel(find, problems, workers, seconds=1))
     for f, F in pairs:
-        f, F = (infix(normal(read_prefix(text))) if text else "" for text in (f, F))
+        f, F = (infix(read(text)) if text else "" for text in (f, F))
         if 8 < len(f) < 45 and 0 < len(F) < 50:
             found.setdefault(f, F)
     return list(found.items())[:10]
@@ -831,16 +851,14 @@ def show_examples(args):
 def make_data(args):
     pairs = make_set(args.kind, "train", args.max_ops, args.examples, args.workers)
     with open(args.out, "w") as file:
-        file.writelines(f"1|sub Y' {f}\t{F}\n" for f, F in pairs)
+        write_lines(file, pairs)
 
 
 def sympy_row(args):
     warm_up()
     for kind in args.kinds:
         pairs = make_set(kind, "test", args.max_ops, args.test_size, args.workers, args.max_words)
-        done = []
-        for solved in parallel(sympy_solves, [f for f, _ in pairs], args.workers, args.seconds):
-            done.append(solved)
+        done = list(parallel(sympy_solves, [f for f, _ in pairs], args.workers, args.seconds))
         print(f"{kind}: SymPy solves {sum(map(bool, done)) / len(done):.1%} of {len(done)} "
               f"problems; {done.count(None) / len(done):.1%} took more than {args.seconds} s",
               flush=True)

@@ -414,23 +414,22 @@ def main(argv=None):
         if args.ask is not None and RANK == 0:
             with autocast(args.device):
                 print(task.ask(args.ask, model, args.beam))
+        if args.eval_only and RANK == 0:
+            evaluate_only(args, task, model, checkpoint)
         if to_train:
             trainer = Trainer(args, task, model, checkpoint)
             if RANK == 0 and not args.resume:
                 trainer.claim_folder()
-        if args.ask is None:
             task.prepare()
-        if to_train and RANK == 0:
-            trainer.open_log(resumed=args.resume)
+            if RANK == 0:
+                trainer.open_log(resumed=args.resume)
     except ValueError as error:
         fail(error)
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         raise SystemExit(130)  # nothing was learned yet; data that were made are kept
-    if args.eval_only and RANK == 0:
-        evaluate_only(args, task, model, checkpoint)
-    elif to_train:
+    if to_train:
         train(trainer)
 
 

@@ -20,9 +20,10 @@ import torch
 
 import integrate
 import train
-from calculus import Undefined, normal, parse, prefix, to_sympy
+from calculus import Undefined, parse, prefix, to_sympy
 from integrate import (GENERATORS, agree, backward, by_parts, draw, draw_tree, is_test, judge,
-                       known_integrals, make_set, parallel, sympy_integral, trees, verdict)
+                       known_integrals, make_set, parallel, read, sympy_integral, trees,
+                       verdict)
 from tokenizers import Expressions, read_prefix
 
 x = sympy.Symbol("x")
@@ -37,10 +38,6 @@ def data(tmp_path_factory):
     integrate.ATTEMPTS = {"bwd": (2000, 500), "fwd": (40, 1), "ibp": (2000, 500)}
     yield integrate.DATA
     integrate.DATA, integrate.ATTEMPTS, integrate.TABLE = before
-
-
-def read(text):
-    return normal(read_prefix(text))
 
 
 def test_docstring():
@@ -184,7 +181,7 @@ def test_a_set_is_the_same_whatever_the_number_of_workers(kind, tmp_path, monkey
     assert sets[0] == sets[1] and len(set(sets[0])) == len({f for f, _ in sets[0]}) == 30
 
 
-def test_a_set_goes_on_where_it_was_killed(tmp_path):
+def test_a_set_goes_on_where_it_was_killed(tmp_path, monkeypatch):
     script = ("import integrate, pathlib; integrate.DATA = pathlib.Path({!r}); "
               "integrate.ATTEMPTS['bwd'] = (2000, 500); integrate.make_set('bwd', 'train', 6, "
               "{}, 2)")
@@ -197,11 +194,8 @@ def test_a_set_goes_on_where_it_was_killed(tmp_path):
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*.txt")}
-    integrate_data, integrate.DATA = integrate.DATA, tmp_path
-    try:
-        again = make_set("bwd", "train", 6, 4000, 2)
-    finally:
-        integrate.DATA = integrate_data
+    monkeypatch.setattr(integrate, "DATA", tmp_path)
+    again = make_set("bwd", "train", 6, 4000, 2)
     assert again == make_set("bwd", "train", 6, 4000, 2)
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
 
@@ -358,6 +352,12 @@ def test_ask(done, capsys):
         said, answer = line.split()[0], line.split("  ")[2]
         if said == "right":
             assert sympy.simplify(sympy.sympify(answer).diff(x) - 2 * x) == 0
+
+
+def test_evaluation_alone_makes_no_training_set(done, capsys, monkeypatch):
+    monkeypatch.delattr(integrate.Integration, "training")
+    train.main([*TINY, "--out", str(done), "--eval-only", "--test-data", "bwd", "--beam", "1"])
+    assert "    bwd " in capsys.readouterr().out
 
 
 def test_the_table_of_several_runs(done, capsys):

@@ -33,15 +33,14 @@ def is_of(start, args):
     return config.items() <= start.items()
 
 
-def runs_folder(flags):
-    """-> the flags of a command, and the folder that it writes to."""
-    args, task, _ = train.read_flags([*flags.split(), "--device", "cpu"])
-    return args, args.out
+def read_flags(flags):
+    """The flags of a command; out is the folder that it writes to."""
+    return train.read_flags([*flags.split(), "--device", "cpu"])[0]
 
 
 def test_every_result_is_quoted_and_every_quote_has_its_result():
     quoted = {run[-1] for run in RUNS + SOLVED} | {name for _, name, _ in GROKKED} | {*LAWS}
-    quoted |= {runs_folder(flags)[1].name for flags in INTEGRATED}
+    quoted |= {read_flags(flags).out.name for flags in INTEGRATED}
     assert quoted == {path.name for path in (ROOT / "results").iterdir() if path.is_dir()}
     assert len(RUNS) >= 8 and len(GROKKED) == 3 and SOLVED and len(LAWS) == 7
 
@@ -52,7 +51,7 @@ def test_the_tables_quote_the_logs(flags, accuracy, gcds, name):
     assert end["event"] == "end" and f"{evals[-1]['accuracy']:.1%}" == accuracy
     assert len(evals[-1]["correct_gcds"]) == int(gcds)
     assert evals[-1]["epoch"] == start["epochs"] and len(evals) == start["epochs"]
-    args, task, _ = train.read_flags([*flags.split(), "--device", "cpu"])
+    args = read_flags(flags)
     assert is_of(start, args)
     assert args.out == Path("runs") / name
 
@@ -65,7 +64,7 @@ def test_the_grokking_table_quotes_the_logs(seed, name, cells):
         assert cell == f"{next(e['examples'] for e in evals if gcd in e['correct_gcds']):,}"
     assert final == f"{evals[-1]['accuracy']:.1%}, {len(evals[-1]['correct_gcds'])} GCD"
     flags = re.search(r"python train.py (.* --max-int 900 .*)", README)[1] + f" --seed {seed}"
-    args, _, _ = train.read_flags([*flags.split(), "--device", "cpu"])
+    args = read_flags(flags)
     assert is_of(start, args)
     assert args.out == Path("runs") / name
 
@@ -74,19 +73,19 @@ def test_the_grokking_table_quotes_the_logs(seed, name, cells):
 def test_the_table_of_linear_algebra_quotes_the_logs(flags, accuracy, name):
     start, *evals, end = log(name)
     assert end["event"] == "end" and f"{end['accuracy']:.1%}" == accuracy
-    args, task, _ = train.read_flags([*flags.split(), "--device", "cpu"])
+    args = read_flags(flags)
     assert is_of(start, args) and args.out == Path("runs") / name
 
 
 @pytest.mark.parametrize("flags", INTEGRATED)
 def test_the_integration_runs_were_made_by_their_commands(flags):
-    args, out = runs_folder(flags)
-    start, *evals, end = log(out.name)
+    args = read_flags(flags)
+    start, *evals, end = log(args.out.name)
     assert end["event"] == "end" and is_of(start, args)
 
 
 def test_the_integration_table_is_printed_by_its_command():
-    folders = [ROOT / "results" / runs_folder(flags)[1].name for flags in INTEGRATED]
+    folders = [ROOT / "results" / read_flags(flags).out.name for flags in INTEGRATED]
     assert integrate.table(dict(map(integrate.read_run, folders))) in README
 
 
@@ -94,7 +93,7 @@ def test_the_integration_table_is_printed_by_its_command():
 def test_the_rows_of_table_1_were_trained_in_the_same_way(name):
     start, *evals, end = log(name)
     law = name.removeprefix("eigen-eigenvalues3-")
-    args, _, _ = train.read_flags(["--task", "eigen", "--train-dist", law, "--device", "cpu"])
+    args = read_flags(f"--task eigen --train-dist {law}")
     assert end["event"] == "end" and is_of(start, args)
 
 
