@@ -162,7 +162,7 @@ def multiply(*expressions):
 
 def collect(c, exponents):
     """c times the product of factor ** exponent; exponents {factor: exponent}, of a single term."""
-    powers, exps = {}, []
+    powers, exps, given = {}, [], c
     for k, p in exponents.items():
         if k.name == "exp":
             exps.append((k, p))
@@ -171,7 +171,7 @@ def collect(c, exponents):
             p -= math.floor(p)
         elif k.name == "sum" and len(k.arg) == 1 and p.denominator == 1:  # a root no more
             rest = {other: q for other, q in exponents.items() if other is not k}
-            return multiply(collect(c, rest), power(k.arg, p))
+            return multiply(collect(given, rest), power(k.arg, p))
         if p:
             powers[k] = p
     if len(exps) > 1 or exps and exps[0][1] != 1:  # exp(u)^2 exp(v) = exp(2u + v)

@@ -154,3 +154,12 @@ def test_forgetting_leaves_nothing_half_known(monkeypatch):
     monkeypatch.setattr(calculus, "FACTORS", {})
     monkeypatch.setattr(calculus, "TEXTS", {})
     assert parse("E*x") == parse("exp(1)*x") == from_sympy(sympy.E * x) != e
+
+
+def test_the_order_in_which_factors_come_changes_nothing():
+    """Sets of factors have the order of their addresses, another in each process."""
+    (three,), (root,) = ((k for k, _ in product) for text in ("sqrt(3)", "sqrt(x^2)")
+                         for product in parse(text))
+    both = [(three, 2), (root, 2)]
+    for powers in (both, both[::-1]):
+        assert calculus.collect(1, dict(powers)) == parse("9*x^4")
