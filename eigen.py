@@ -18,7 +18,6 @@ significant digits, and the problem is what it sees: first the matrix is rounded
 import argparse
 import json
 import math
-import sys
 from pathlib import Path
 
 import torch
@@ -493,14 +492,14 @@ def read_run(folder):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description="Several runs beside the talk's Table 1.")
+    parser.error = lambda message: parser.exit(2, f"eigen.py: {message}\n")
     parser.add_argument("command", choices=["table"])
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
     args = parser.parse_args(argv)
     try:
         print(table(dict(map(read_run, args.runs))))
     except ValueError as error:
-        print("eigen.py:", error, file=sys.stderr)
-        raise SystemExit(2)
+        parser.error(error)
 
 
 if __name__ == "__main__":

@@ -142,8 +142,8 @@ def sympy_integral(f):
     try:
         answer = sympy.integrate(to_sympy(f), x, meijerg=False, heurisch=False)
         F = without_constants(from_sympy(answer))
-    except Exception as error:  # SymPy's own errors are of all classes
-        raise Undefined(f"SymPy: {type(error).__name__}") from None
+    except Exception:  # from_sympy's, of what is no function of ours, and SymPy's, of all classes
+        raise Undefined("SymPy finds no elementary integral") from None
     if not agree(f, derivative(F)):
         raise Undefined("SymPy's answer is wrong")
     return F
@@ -313,7 +313,7 @@ class Attempts:
                 solution = prefix(F if F is not None else sympy_integral(f))
                 if too_long(problem, solution, WORDS):
                     raise Undefined("too long")
-                outcomes["solved"] += problem not in lines
+                outcomes["drawn before" if problem in lines else "solved"] += 1
                 lines[problem] = solution
             except Undefined as error:
                 outcomes[str(error)] += 1
@@ -324,27 +324,31 @@ class Attempts:
 def make_set(kind, part, max_ops, size, workers, max_words=WORDS):
     """So many distinct examples [(f, F), ...] as texts: read from files, which are made if need be.
 
-    The same whatever the number of workers. Files are written whole: after a kill, it goes on.
+    The same whatever the number of workers, but that of what SymPy integrates just within its time
+    a slower machine may lose some. Files are written whole: after a kill, it goes on.
     """
     folder, pairs, attempts, start = DATA / f"{kind}-{part}-ops{max_ops}", {}, None, time.time()
+    outcomes = Counter()
     for number in count():
         path, before = folder / f"{number:05}.txt", len(pairs)
         if not path.exists():
             attempts = attempts or Attempts(kind, part, max_ops, workers)
-            make_file(path, attempts, number, workers)
+            outcomes += make_file(path, attempts, number, workers)
         pairs |= {f: F for f, F in read_lines(path)
                   if not too_long(f, F, max_words) and f not in pairs}
         if attempts:
-            progress(f"{kind} {part}", len(pairs), size, time.time() - start)
+            progress(f"{kind} {part} examples", len(pairs), size, time.time() - start)
         if len(pairs) >= size or len(pairs) == before:  # or there are no more
+            if attempts:
+                print(f"{sum(outcomes.values()):,} tried: "
+                      + ", ".join(f"{n:,} {what}" for what, n in outcomes.most_common()))
             return list(islice(pairs.items(), size))
 
 
 def progress(what, done, size, seconds):
     """A line that says how far it is; on a terminal it is written over by the next."""
     left = int(seconds * max(0, size - done) / max(1, done))
-    text = (f"{done:>12,} examples made  {done / seconds:,.0f}/s  {what}  "
-            f"{left // 60}m {left % 60:02}s left")
+    text = f"{done:>12,} {what}  {done / seconds:,.1f}/s  {left // 60}m {left % 60:02}s left"
     if sys.stdout.isatty():
         print("\r\033[K" + text, end="\n" if done >= size else "", flush=True)
     else:
@@ -352,7 +356,7 @@ def progress(what, done, size, seconds):
 
 
 def make_file(path, attempts, number, workers):
-    """One file of a set: the examples of its attempts, and what became of these."""
+    """One file of a set: the examples of its attempts; -> what became of these."""
     size, item = ATTEMPTS[attempts.kind]
     items = [range(i, i + item) for i in range(number * size, (number + 1) * size, item)]
     lines, outcomes = {}, Counter()
@@ -372,6 +376,7 @@ def make_file(path, attempts, number, workers):
         file.write("# " + json.dumps(outcomes) + "\n")
         write_lines(file, lines.items())
     os.replace(temporary, path)
+    return outcomes
 
 
 def write_lines(file, pairs):
@@ -809,8 +814,14 @@ def ten_of(kind, max_ops, workers):
     return list(found.items())[:10]
 
 
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        """One clear line, and exit status 2."""
+        self.exit(2, f"integrate.py: {message}\n")
+
+
 def main(argv=None):
-    parser = argparse.ArgumentParser(description="Examples, data files, and tables.")
+    parser = Parser(description="Examples, data files, and tables.")
     commands = parser.add_subparsers(dest="command")
     show = commands.add_parser("show", help="ten examples of each kind (without a command, too)")
     make = commands.add_parser("make", help="make a file of examples")
@@ -822,6 +833,8 @@ def main(argv=None):
     row.add_argument("--test-size", type=int, default=100, help="problems of each kind (100)")
     row.add_argument("--max-words", type=int, default=50, help="words in a problem, at most (50)")
     row.add_argument("--seconds", type=int, default=30, help="processor time for each (30)")
+    row.add_argument("--unsolved", type=Path, metavar="FILE",
+                     help="a file for what it does not solve, to --ask a model")
     for command in (show, make, row):
         command.add_argument("--max-ops", type=int, default=5, help="operators in a function (5)")
         command.add_argument("--workers", type=int, default=os.cpu_count(),
@@ -856,12 +869,20 @@ def make_data(args):
 
 def sympy_row(args):
     warm_up()
-    for kind in args.kinds:
-        pairs = make_set(kind, "test", args.max_ops, args.test_size, args.workers, args.max_words)
-        done = list(parallel(sympy_solves, [f for f, _ in pairs], args.workers, args.seconds))
-        print(f"{kind}: SymPy solves {sum(map(bool, done)) / len(done):.1%} of {len(done)} "
-              f"problems; {done.count(None) / len(done):.1%} took more than {args.seconds} s",
-              flush=True)
+    with open(args.unsolved or os.devnull, "w") as unsolved:
+        for kind in args.kinds:
+            pairs = make_set(kind, "test", args.max_ops, args.test_size, args.workers,
+                             args.max_words)
+            problems, done, start = [f for f, _ in pairs], [], time.time()
+            for solved in parallel(sympy_solves, problems, args.workers, args.seconds):
+                if not solved:
+                    print(infix(read(problems[len(done)])), file=unsolved, flush=True)
+                done.append(solved)
+                if len(done) % 20 == 0:
+                    progress(f"{kind} problems", len(done), len(problems), time.time() - start)
+            print(f"{kind}: SymPy solves {sum(map(bool, done)) / len(done):.1%} of {len(done)} "
+                  f"problems; {done.count(None) / len(done):.1%} took more than {args.seconds} s",
+                  flush=True)
 
 
 COMMANDS = {"show": show_examples, "make": make_data, "sympy": sympy_row,

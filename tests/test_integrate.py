@@ -303,6 +303,14 @@ def test_the_judge_on_its_own_problems():
             assert verdict(read(f), off) == "wrong"
 
 
+def test_the_integrals_on_the_slides_are_right():
+    lines = (Path(integrate.__file__).parent / "guide" / "integrals.txt").read_text().splitlines()
+    pairs = [map(str.strip, line.split("#")) for line in lines if "#" in line[1:]]
+    assert len(pairs) == 18
+    for f, F in pairs:
+        assert verdict(parse(f), prefix(parse(F))) in integrate.RIGHT, f
+
+
 def test_garbage_is_no_answer():
     assert judge(("cos x", ["sin", "ln INT- 1", "pow INT+ 9 pow INT+ 9 INT+ 9", "cos x", "sin x",
                             "x"])) == ["malformed", "wrong", "wrong", "wrong", "proved"]
