@@ -3,6 +3,7 @@
     python train.py --task gcd --base 31
     python train.py --task gcd --base 31 --resume           go on after Ctrl-C or a crash
     python train.py --task gcd --base 31 --ask "10 32"      put a question to the trained model
+    python train.py --list                                  the talk's experiments, as commands
     torchrun --nproc_per_node=2 train.py --task gcd         two processes, or two GPUs
 
 This is the only file that sees all the others. It knows no task by name: a task is a class with a
@@ -11,22 +12,36 @@ few methods (see gcd.py), and adding one is adding a file and an entry in TASKS.
 
 import argparse
 import datetime
+import importlib
 import inspect
 import json
 import math
 import os
 import pkgutil
 import random
+import re
 import signal
 import sys
 import time
+import types
 from pathlib import Path
 
-import torch
-import torch.distributed as dist
-import torch.nn.functional as F
 
-from model import Transformer
+class Lazy(types.ModuleType):
+    """A module that is imported when it is first used: torch takes seconds, --help shall not."""
+
+    def __getattr__(self, name):
+        if sys.modules[self.__name__] is self:
+            del sys.modules[self.__name__]
+        module = importlib.import_module(self.__name__)
+        self.__dict__.update(vars(module))
+        return getattr(module, name)
+
+
+sys.modules.setdefault("torch", Lazy("torch"))
+
+import torch
+
 from tokenizers import BOS, EOS, PAD
 
 # Where each task's class is. What it has: scales, the defaults of each --scale; add_arguments, its
@@ -95,7 +110,8 @@ class Trainer:
         src, tgt = (t.to(args.device) for t in self.task.batch(args.batch_size, self.generator))
         with autocast(args.device):
             logits = self.parallel_model(src, tgt[:, :-1])
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), tgt[:, 1:].flatten(), ignore_index=PAD)
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(), tgt[:, 1:].flatten(), ignore_index=PAD)
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
@@ -152,7 +168,7 @@ class Trainer:
         if WORLD == 1 or self.step % 20:
             return WORLD == 1 and self.stop_asked
         vote = torch.tensor(float(self.stop_asked), device=self.args.device)
-        dist.all_reduce(vote, dist.ReduceOp.MAX)
+        torch.distributed.all_reduce(vote, torch.distributed.ReduceOp.MAX)
         return vote.item() > 0
 
     # What it says and writes
@@ -243,7 +259,7 @@ def load_checkpoint(path, device):
 
 # The command line
 
-MODE = {"out", "device", "resume", "eval_only", "ask"}  # flags about this call, not about the run
+MODE = {"out", "device", "resume", "eval_only", "ask", "plot"}  # about this call, not the run
 FREE = {"scale", "epochs", "test_size", "beam"}  # flags that may change in a run taken up again
 
 
@@ -267,6 +283,22 @@ def positive(kind):
         return kind(text)
     parse.__name__ = kind.__name__  # argparse's "invalid int value"
     return parse
+
+
+class ListExperiments(argparse.Action):
+    """--list: the README's commands, under the titles of their slides, with their times."""
+
+    def __init__(self, **settings):
+        super().__init__(nargs=0, default=argparse.SUPPRESS, **settings)
+
+    def __call__(self, *_):
+        for line in Path(__file__).with_name("README.md").read_text().splitlines():
+            if match := re.match(r"\*\*(.*?)\.?\*\*", line):
+                title = f"\n{match[1]}\n\n"
+            if match := re.match(r"\| `(python train\.py .*?)` .* (\d+ min) \|$", line):
+                print(f"{title}{match[2]:>8}  {match[1]}")
+                title = ""
+        raise SystemExit
 
 
 def make_parser(task, scale):
@@ -298,7 +330,11 @@ def make_parser(task, scale):
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint")
     mode.add_argument("--eval-only", action="store_true", help="evaluate the folder's checkpoint")
-    mode.add_argument("--ask", metavar="PROBLEM", help="have the folder's checkpoint solve it")
+    mode.add_argument("--ask", metavar="PROBLEM",
+                      help='have the folder\'s checkpoint solve it; "-": those of standard input')
+    mode.add_argument("--list", action=ListExperiments, help="list the talk's experiments")
+    add("--plot", action="store_true",
+        help="also draw the folder's curve.png; with --ask, its attention.png (needs matplotlib)")
     if task:
         task.add_arguments(parser.add_argument_group("the task"))
         defaults = task.scales.get(scale, {})
@@ -318,6 +354,7 @@ def read_flags(argv):
     """-> the flags, the task they describe, and the checkpoint to start from, if any."""
     first = argparse.ArgumentParser(add_help=False)
     first.error = fail
+    first.add_argument("--list", action=ListExperiments)
     first.add_argument("--task")
     first.add_argument("--scale", default="laptop")
     known = first.parse_known_args(argv)[0]
@@ -370,7 +407,22 @@ def pick_device(name):
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
 
 
+def answer(args, task, model):
+    """Print the model's answers to the problem asked, or to those of standard input, one a line.
+    There, a line that is no problem is said to be none, and what follows # is a comment."""
+    if args.ask != "-":
+        print(task.ask(args.ask, model, args.beam))
+        return
+    for line in sys.stdin:
+        try:
+            if problem := line.partition("#")[0].strip():
+                print(task.ask(problem, model, args.beam), flush=True)
+        except ValueError as error:
+            print("train.py:", error, file=sys.stderr)
+
+
 def make_model(args, task, checkpoint):
+    from model import Transformer  # it needs torch at once
     torch.manual_seed(args.seed)
     model = Transformer(task.src_words, task.tgt_words, task.src_len, task.tgt_len, args.dim,
                         args.heads, args.enc_layers, args.dec_layers, PAD, BOS, EOS,
@@ -387,20 +439,32 @@ def evaluate_only(args, task, model, checkpoint):
     print(task.report([*evals_of(checkpoint["log"]), {**now, **result}]))
 
 
+def draw(args, task, model):
+    """--plot: where the model looks in the problem asked, or how it learned."""
+    import plot
+    if args.ask is not None:
+        plot.save(plot.attention_map(task, model, args.ask), args.out / "attention.png")
+    else:
+        plot.save(plot.curves(args.out), args.out / "curve.png")
+
+
 def train(trainer):
     """Train, and say what was learned, or how to go on after Ctrl-C."""
     if WORLD > 1:
         cuda = trainer.args.device.startswith("cuda")
         if cuda:
             torch.cuda.set_device(trainer.args.device)
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=datetime.timedelta(days=1))
+        torch.distributed.init_process_group("nccl" if cuda else "gloo",
+                                             timeout=datetime.timedelta(days=1))
     done = trainer.run()
     if WORLD > 1:
         del trainer.parallel_model  # else it keeps the group alive to the exit, which then can hang
-        dist.barrier()  # the last evaluation is over on rank 0: now all may leave
-        dist.destroy_process_group()
+        torch.distributed.barrier()  # the last evaluation is over on rank 0: now all may leave
+        torch.distributed.destroy_process_group()
     if RANK == 0 and done:
         trainer.finish()
+        if trainer.args.plot:
+            draw(trainer.args, trainer.task, trainer.model)
     elif RANK == 0:
         show("Stopped. To go on: the same command with --resume")
         raise SystemExit(130)
@@ -409,13 +473,20 @@ def train(trainer):
 def main(argv=None):
     try:  # what a user can get wrong comes to light here, before any work starts
         args, task, checkpoint = read_flags(argv)
+        if args.plot:
+            import plot  # only here and in draw: most calls do not need it
+            plot.need_matplotlib()
+            if args.ask == "-":
+                raise ValueError("--plot draws one problem, not those of standard input")
         model = make_model(args, task, checkpoint)
         to_train = args.ask is None and not args.eval_only
         if args.ask is not None and RANK == 0:
             with autocast(args.device):
-                print(task.ask(args.ask, model, args.beam))
+                answer(args, task, model)
         if args.eval_only and RANK == 0:
             evaluate_only(args, task, model, checkpoint)
+        if args.plot and not to_train and RANK == 0:
+            draw(args, task, model)
         if to_train:
             trainer = Trainer(args, task, model, checkpoint)
             if RANK == 0 and not args.resume:

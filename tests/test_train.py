@@ -1,6 +1,7 @@
 """train.py promises: its command line is a contract, nothing is lost, the same command gives the
 same numbers, and what is wrong is said in one line."""
 
+import io
 import json
 import os
 import pickle
@@ -104,6 +105,20 @@ def test_ask(done, capsys):
     train.main(["--task", "gcd", "--out", str(done), "--ask", "12 18", "--beam", "5"])
     five = capsys.readouterr().out
     assert five.count("right") + five.count("wrong") == 5
+
+
+def test_help_does_not_wait_for_torch():
+    script = ("import sys, train\ntry: train.main(['--task', 'gcd', '--help'])\n"
+              "except SystemExit: sys.exit('torch._C' in sys.modules)")
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_ask_reads_problems_line_by_line(done, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("12 18\n\n# easy ones\nnonsense\n2 4  # 2\n"))
+    run(done, "--ask", "-")
+    out, err = capsys.readouterr()
+    assert "gcd(12, 18) = 6" in out and "gcd(2, 4) = 2" in out and out.count("gcd") == 2
+    assert "nonsense" in err and err.count("\n") == 1
 
 
 def test_beam_sizes_are_evaluated_apart(tmp_path):
