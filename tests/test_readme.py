@@ -10,14 +10,15 @@ import pytest
 import eigen
 import integrate
 import train
+from calculus import parse, prefix
 
 ROOT = Path(train.__file__).parent
 README = (ROOT / "README.md").read_text()
 RUNS = re.findall(r"`python train\.py (.*?)` \|.*\[(.*?%), (\d+) GCD\]\(results/(.*?)/", README)
 SOLVED = re.findall(r"`python train\.py (--task eigen .*?)` \|.*\[(.*?%)\]\(results/(.*?)/", README)
 LAWS = [path.name for path in sorted((ROOT / "results").glob("eigen-eigenvalues3-*"))]
-INTEGRATED = re.findall(r"^python train\.py (--task integrate .* --beam 1 10 50.*)$", README, re.M)
-GROKKED = re.findall(r"^\| \[(\d)\]\(results/(.*?)/.*?\) \| (.*?) \| \d+ min \|$", README, re.M)
+INTEGRATED = re.findall(r"`python train\.py (--task integrate .* --beam 1 10 50.*?)` \|", README)
+GROKKED = re.findall(r"^\| \[(\d)\]\(results/(.*?)/.*?\) \| (.*?) \|$", README, re.M)
 
 
 def log(name):
@@ -63,7 +64,7 @@ def test_the_grokking_table_quotes_the_logs(seed, name, cells):
     for gcd, cell in zip((2, 3, 5), learned, strict=True):
         assert cell == f"{next(e['examples'] for e in evals if gcd in e['correct_gcds']):,}"
     assert final == f"{evals[-1]['accuracy']:.1%}, {len(evals[-1]['correct_gcds'])} GCD"
-    flags = re.search(r"python train.py (.* --max-int 900 .*)", README)[1] + f" --seed {seed}"
+    flags = re.search(r"python train.py (.* --max-int 900 .*?)`", README)[1] + f" --seed {seed}"
     args = read_flags(flags)
     assert is_of(start, args)
     assert args.out == Path("runs") / name
@@ -89,6 +90,16 @@ def test_the_integration_table_is_printed_by_its_command():
     assert integrate.table(dict(map(integrate.read_run, folders))) in README
 
 
+def test_the_gallery_of_integrals_is_right_and_was_the_models():
+    answers = (ROOT / "results" / "integrate-unsolved.txt").read_text()
+    gallery = re.findall(r"^\| `(.*x.*?)` \| `(.*?)` \|$", README, re.M)
+    assert len(gallery) >= 5
+    for f, F in gallery:
+        answer = answers.partition(f"the integral of {f}; ")[2].partition("the integral")[0]
+        assert f"  right  {F}  (probability" in answer
+        assert integrate.judge((prefix(parse(f)), [prefix(parse(F))]))[0] in integrate.RIGHT
+
+
 @pytest.mark.parametrize("name", LAWS)
 def test_the_rows_of_table_1_were_trained_in_the_same_way(name):
     start, *evals, end = log(name)
@@ -103,14 +114,34 @@ def test_table_1_is_printed_by_its_command():
 
 def test_reports_say_what_the_logs_say():
     """Each report.txt is what the task writes about its log today."""
-    for path in (ROOT / "results").iterdir():
+    for path in filter(Path.is_dir, (ROOT / "results").iterdir()):
         start, *evals, end = log(path.name)
         task_class = train.pkgutil.resolve_name(train.TASKS[start["task"]])
         task = train.make_task(task_class, argparse.Namespace(**start | {"device": "cpu"}))
         assert task.report(evals) + "\n" == (path / "report.txt").read_text()
 
 
+def test_list_prints_the_commands_of_the_slides(capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main(["--list"])
+    listed = re.findall(r"^ +\d+ min  python train.py (.*)$", capsys.readouterr().out, re.M)
+    assert not stop.value.code and {flags for flags, *_ in RUNS + SOLVED} <= {*listed}
+    for flags in listed:
+        read_flags(flags)
+
+
 def test_the_commands_of_the_readme_are_understood():
-    for flags in re.findall(r"^python train\.py (.*?)(?:   .*)?$", README, flags=re.M):
+    for flags in re.findall(r"^python train\.py (--task .*?)(?:   .*)?$", README, flags=re.M):
         known = re.sub(r'(--help|--resume|--eval-only|--ask).*', "", flags)
         train.read_flags(["--device", "cpu", *known.split()])
+
+
+def test_the_speeds_are_those_of_the_benchmark():
+    bench = (ROOT / "results" / "bench.txt").read_text()
+    number = r"([\d,]+) \| "
+    rows = re.findall(rf"^\| .* \| {number * 3}([\d.]+) times.* \|$", README, re.M)
+    assert len(rows) == 3
+    for ours, theirs, floor, ratio in rows:
+        assert re.search(rf"nn.Transformer +{ours} +{theirs} ", bench)
+        assert re.search(rf"alone +{ours} +{floor} ", bench)
+        assert re.search(rf"beam 10.* {float(ratio):.1f}\d times", bench)

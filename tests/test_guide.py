@@ -1,0 +1,42 @@
+"""The guide promises: what it tells to read is there, what it quotes was measured, and what it
+tells to run is understood."""
+
+import importlib
+import json
+import operator
+import re
+from pathlib import Path
+
+import pytest
+
+import train
+
+ROOT = Path(train.__file__).parent
+GUIDE = (ROOT / "guide" / "README.md").read_text()
+NAMES = re.findall(r"\[`([\w.]+)`\]\(\.\./(.*?)\.py\)", GUIDE)
+QUOTES = re.findall(r"\[([\d.]+)%.*?\]\(\.\./results/([^)]*)/report\.txt\)", GUIDE)
+
+
+@pytest.mark.parametrize("name, module", NAMES)
+def test_what_it_tells_to_read_is_there(name, module):
+    assert operator.attrgetter(name)(importlib.import_module(module.replace("/", ".")))
+
+
+def test_it_quotes_the_logs():
+    assert len(QUOTES) >= 7
+    for percent, name in QUOTES:
+        lines = (ROOT / "results" / name / "log.jsonl").read_text().splitlines()
+        assert f"{json.loads(lines[-1])['accuracy']:.1%}" == f"{percent}%", name
+
+
+def test_its_commands_are_understood():
+    commands = re.findall(r"`python train\.py (--task[^`]*)`", GUIDE.replace("\n", " "))
+    assert len(commands) >= 10
+    for flags in commands:
+        train.read_flags(["--device", "cpu", *re.sub("--ask .*", "", flags).split()])
+
+
+def test_its_links_lead_somewhere():
+    for page in (ROOT / "guide").glob("*.md"):
+        for link in re.findall(r"\]\(([^)#:]+)", page.read_text()):
+            assert (page.parent / link).exists(), (page.name, link)
