@@ -9,6 +9,7 @@ vocabularies begin with the same three words.
 """
 
 import math
+import re
 from itertools import chain, takewhile
 
 import torch
@@ -71,10 +72,10 @@ class Integers(Vocabulary):
     Slide "Maths as translation: learning GCD".
     """
 
-    def __init__(self, base):
+    def __init__(self, base, extra=()):
         if base < 2:
             raise ValueError(f"base {base}: a base is 2 or more")
-        super().__init__(["+", "-"] + [str(digit) for digit in range(base)])
+        super().__init__(["+", "-"] + [str(digit) for digit in range(base)] + [*extra])
         self.base = base
         self.plus, self.minus, self.zero = (self.number[word] for word in "+-0")
 
@@ -85,15 +86,19 @@ class Integers(Vocabulary):
             digits, n = digits + 1, n // self.base
         return 1 + digits
 
-    def encode(self, values):
-        """Rows of k integers, (n, k) int64 above -2**63 -> their words in a row, (n, width)."""
+    def spell(self, values):
+        """Integers (...) int64 above -2**63 -> their words (..., width), padding among them."""
         size = values.abs()
         digits = self.length(int(size.max())) - 1
         powers = self.base ** torch.arange(digits - 1, -1, -1, device=values.device)
         digit = size[..., None] // powers % self.base + self.zero
         leading = (size[..., None] < powers) & (powers > 1)  # zeros in front; 0 itself keeps one
         sign = torch.where(values < 0, self.minus, self.plus)[..., None]
-        return pack(torch.cat([sign, digit.masked_fill(leading, PAD)], dim=-1).flatten(1))
+        return torch.cat([sign, digit.masked_fill(leading, PAD)], dim=-1)
+
+    def encode(self, values):
+        """Rows of k integers, (n, k) -> their words in a row, (n, width)."""
+        return pack(self.spell(values).flatten(1))
 
     def decode(self, tokens):
         """Rows (n, width) of one integer each -> values (n,) int64, and which rows are valid.
@@ -131,6 +136,46 @@ class Integers(Vocabulary):
         for digit in numbers:
             value = value * self.base + digit
         return -value if sign == "-" else value
+
+
+class LinearCombinations(Integers):
+    """Sums of integers times symbols: with the symbols x^2, x and "", which stands for 1,
+    x^2-x-1 is + 1 x^2 - 1 x - 1.
+
+    A symbol comes before those it begins with: x^2, x, "". Slide "Mathematics as a translation
+    task".
+    """
+
+    def __init__(self, symbols):
+        super().__init__(10, filter(None, symbols))
+        self.symbols = symbols
+
+    def encode(self, values):
+        """Rows of coefficients (n, symbols) -> words (n, width), without the terms that are 0; if
+        all are, the last one stays."""
+        symbols = torch.tensor([self.number.get(s, PAD) for s in self.symbols]).to(values)
+        terms = torch.cat([self.spell(values), symbols.expand_as(values)[..., None]], dim=-1)
+        absent = values == 0
+        absent[:, -1] &= ~absent.all(dim=1)
+        return pack(terms.masked_fill(absent[..., None], PAD).flatten(1))
+
+    def show(self, coefficients):
+        """Coefficients -> as one writes by hand: [1, -1, -1] -> x^2-x-1."""
+        text = "".join(f"{c:+}{s}" for c, s in zip(coefficients, self.symbols) if c)
+        return re.sub("([+-])1(?=[a-z])", r"\1", text).removeprefix("+") or "0"
+
+    def read(self, text):
+        """Words, or what one writes by hand -> coefficients; None where it is neither."""
+        text = re.sub(r"[\s*]", "", text)
+        text = text if text[:1] in ("+", "-") else "+" + text
+        symbols = "|".join(map(re.escape, self.symbols))
+        terms = re.findall(rf"([+-])(\d+|(?=[a-z]))({symbols})", text)
+        if not terms or "".join(map("".join, terms)) != text:
+            return None
+        coefficients = dict.fromkeys(self.symbols, 0)
+        for sign, size, symbol in terms:
+            coefficients[symbol] += int(sign + (size or "1"))
+        return [*coefficients.values()]
 
 
 class Floats(Vocabulary):

@@ -48,8 +48,11 @@ from tokenizers import BOS, EOS, PAD
 # flags, which its constructor takes, with test_size and device; free, those of its flags that are
 # about evaluation alone; name, for the run's folder; src_words, tgt_words, src_len, tgt_len, the
 # sizes of its vocabularies and sequences; and prepare, batch, evaluate, headline, report and ask.
-TASKS = {"gcd": "gcd:GCD", "eigen": "eigen:LinearAlgebra",
-         "integrate": "integrate:Integration"}
+TASKS = {"gcd": "gcd:GCD", "eigen": "eigen:LinearAlgebra", "integrate": "integrate:Integration",
+         "sums": "translations.sums:Sums",
+         "derivatives": "translations.derivatives:Derivatives",
+         "roots": "translations.roots:Roots",
+         "recurrences": "translations.recurrences:Recurrences"}
 
 RANK = int(os.environ.get("RANK", 0))  # which process this is, of how many: torchrun sets it
 WORLD = int(os.environ.get("WORLD_SIZE", 1))

@@ -1,0 +1,49 @@
+"""Symbolic to symbolic: x^2-x-1 => 2x-1.
+
+    python train.py --task derivatives
+    python train.py --task derivatives --ask "x^2-x-1"
+
+>>> task = Derivatives()
+>>> source, target = task.batch(1, torch.Generator().manual_seed(0))
+>>> task.source.text(source[0]), task.target.text(target[0])
+('+ 4 9 x^5 - 4 3 x^4 - 1 3 x^3 + 3 7 x^2 - 4 5 x', '<bos> + 2 4 5 x^4 - 1 7 2 x^3 - 3 9 x^2 + 7 4 x - 4 5')
+"""
+
+import torch
+
+from tokenizers import LinearCombinations
+from translations.translation import Translation
+
+
+class Derivatives(Translation):
+    """The derivative of a polynomial of degree up to 5, with coefficients up to 99."""
+
+    name, title = "derivatives", "The derivative of a polynomial"
+    source = LinearCombinations(["x^5", "x^4", "x^3", "x^2", "x", ""])
+    target = LinearCombinations(["x^4", "x^3", "x^2", "x", ""])
+    src_len, tgt_len = 23, 24  # five terms of 4 words and one of 3; four of 5, one of 3 and <eos>
+
+    def draw(self, n, generator):
+        """n polynomials (n, 6), coefficients of x^5 first, half of them 0, and their derivatives."""
+        def random(*bounds):
+            return torch.randint(*bounds, (n, 6), generator=generator, device=generator.device)
+        polynomials = random(-99, 100) * random(2)
+        return polynomials, polynomials[:, :-1] * torch.arange(5, 0, -1, device=generator.device)
+
+    def read(self, text):
+        """A problem that someone asks: "x^2-x-1" -> [0, 0, 0, 1, -1, -1]."""
+        problem = self.source.read(text)
+        if problem is None or max(map(abs, problem)) > 99:
+            raise ValueError(f'{text!r}: polynomials of degree up to 5 are a problem, with '
+                             'coefficients up to 99, as "x^2-x-1"')
+        return problem
+
+    def show(self, problem):
+        return self.source.show(problem)
+
+    def judge(self, problem, words):
+        """The answer that the model's words are, and whether it is right."""
+        answer = self.target.read(words)
+        if answer is None:
+            return None, False
+        return self.target.show(answer), answer == [k * a for k, a in zip(range(5, 0, -1), problem)]

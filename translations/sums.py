@@ -1,0 +1,43 @@
+"""Numeric to numeric: 7+9 => 16.
+
+    python train.py --task sums
+    python train.py --task sums --ask "7 9"
+
+>>> task = Sums()
+>>> source, target = task.batch(1, torch.Generator().manual_seed(0))
+>>> task.source.text(source[0]), task.target.text(target[0])
+('+ 3 6 0 4 4 + 4 8 2 3 9', '<bos> + 8 4 2 8 3')
+"""
+
+import torch
+
+from tokenizers import Integers
+from translations.translation import Translation
+
+
+class Sums(Translation):
+    """The sum of two integers of up to five digits: + 7 + 9 is translated into + 1 6."""
+
+    name, title = "sums", "The sum of two integers"
+    source = target = Integers(10)
+    src_len, tgt_len = 12, 8
+
+    def draw(self, n, generator):
+        """n pairs of integers (n, 2), and their sums (n, 1)."""
+        pairs = torch.randint(100_000, (n, 2), generator=generator, device=generator.device)
+        return pairs, pairs.sum(dim=1, keepdim=True)
+
+    def read(self, text):
+        """A problem that someone asks: "7 9" -> [7, 9]."""
+        numbers = text.replace("+", " ").split()
+        if len(numbers) != 2 or not all(n.isdecimal() and int(n) < 100_000 for n in numbers):
+            raise ValueError(f'{text!r}: two integers from 0 to 99999 are a problem, as "7 9"')
+        return [int(n) for n in numbers]
+
+    def show(self, problem):
+        return "{}+{}".format(*problem)
+
+    def judge(self, problem, words):
+        """The answer that the model's words are, and whether it is right."""
+        answer = self.target.read(words)
+        return answer, answer == sum(problem)
