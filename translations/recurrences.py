@@ -38,8 +38,8 @@ class Recurrences(Translation):
         """A problem that someone asks: "1 1 2 3 5 8" -> [1, 1, 2, 3, 5, 8]."""
         terms = text.replace(",", " ").split()
         if len(terms) != 6 or not all(re.fullmatch(r"-?\d{1,6}", term) for term in terms):
-            raise ValueError(f'{text!r}: six terms of a sequence are a problem, below a million, as '
-                             '"1 1 2 3 5 8"')
+            raise ValueError(f'{text!r}: six terms of a sequence are a problem, of up to six '
+                             'digits, as "1 1 2 3 5 8"')
         return [int(term) for term in terms]
 
     def show(self, problem):
