@@ -1,0 +1,61 @@
+"""The exercises promise: what they tell to run is understood, what they quote was measured, and the
+patches in their answers apply and do what they say."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import train
+from tests.test_readme import is_of
+
+ROOT = Path(train.__file__).parent
+PAGE = (ROOT / "guide" / "exercises.md").read_text()
+PARTS = re.split(r"^## ", PAGE, flags=re.M)[1:]
+COMMANDS = re.findall(r"^python train\.py (.*)$", PAGE, re.M)
+QUOTES = re.findall(r"\[([\d.]+)%(?:,\s+(\d+)\s+GCD)?\]\(\.\./results/([^)/]*)/report\.txt\)", PAGE)
+
+
+def log(name):
+    lines = (ROOT / "results" / name / "log.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def read_flags(flags):
+    return train.read_flags([*shlex.split(flags), "--device", "cpu"])[0]
+
+
+def test_each_has_a_prediction_a_check_and_an_answer():
+    for number, part in enumerate(PARTS, start=1):
+        assert part.startswith(f"{number}. ")
+        for word in ("**Predict.**", "**Check.**", "<details><summary>Answer</summary>\n\n"):
+            assert part.count(word) == 1, (number, word)
+        assert part.rstrip().endswith("\n\n</details>")
+    assert max(map(len, PAGE.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("flags", COMMANDS)
+def test_commands_are_understood(flags):
+    read_flags(re.sub(" --(ask|eval-only|plot).*", "", flags))
+
+
+def test_links_lead_somewhere():
+    for link in re.findall(r"\]\(([^)#:]+)", PAGE):
+        assert (ROOT / "guide" / link).exists(), link
+
+
+@pytest.mark.parametrize("accuracy, gcds, name", QUOTES)
+def test_quotes_are_those_of_the_logs(accuracy, gcds, name):
+    start, *evals, end = log(name)
+    assert f"{end['accuracy']:.1%}" == f"{accuracy}%"
+    assert not gcds or len(evals[-1]["correct_gcds"]) == int(gcds)
+
+
+def test_results_are_of_the_commands_of_the_page():
+    """A folder of results that was made for the page is of a command on it."""
+    outs = {args.out.name: args for args in map(read_flags, COMMANDS)}
+    for name in {name for _, _, name in QUOTES} & outs.keys():
+        start, *_, end = log(name)
+        assert end["event"] == "end" and is_of(start, outs[name]), name
