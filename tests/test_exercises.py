@@ -59,3 +59,28 @@ def test_results_are_of_the_commands_of_the_page():
     for name in {name for _, _, name in QUOTES} & outs.keys():
         start, *_, end = log(name)
         assert end["event"] == "end" and is_of(start, outs[name]), name
+
+
+def test_epochs_are_those_of_the_logs():
+    epochs = re.findall(r"(\d+)\s+in\s+\[epoch\s+(\d+)\]\(\.\./results/(.*?)/log", PAGE)
+    for gcd, epoch, name in epochs:
+        evals = [event for event in log(name) if event["event"] == "eval"]
+        first = next(event for event in evals if int(gcd) in event["correct_gcds"])
+        assert first["epoch"] == int(epoch), (gcd, name)
+    assert len(epochs) == 3
+
+
+def code(title):
+    """The Python of an exercise."""
+    part = next(part for part in PARTS if title in part.splitlines()[0])
+    return re.search(r"^```python\n(.*?)^```", part, re.M | re.S)[1]
+
+
+def test_base_1000_learns_3_at_a_step_and_7_later(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    exec(code("Base 1000"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 * 13
+    assert "     2  84.7%  [2, 5]" in lines and "     3  93.4%  [2, 3, 5]" in lines
+    assert not any(", 7" in line for line in lines[:26]) and ", 7" in lines[32]
+    assert "     4  85.6%  [5]" in lines[26:]
