@@ -2,6 +2,7 @@
 patches in their answers apply and do what they say."""
 
 import json
+import math
 import re
 import shlex
 from pathlib import Path
@@ -68,6 +69,15 @@ def test_epochs_are_those_of_the_logs():
         first = next(event for event in evals if int(gcd) in event["correct_gcds"])
         assert first["epoch"] == int(epoch), (gcd, name)
     assert len(epochs) == 3
+
+
+def test_base_210_by_pencil_and_paper():
+    most = sum(6 / (math.pi * k) ** 2 for k in range(1, 200_000) if pow(210, 18, k) == 0)
+    divisors = sum(6 / (math.pi * k) ** 2 for k in range(1, 211) if 210 % k == 0)
+    part = next(part for part in PARTS if part.startswith("2. Base 210"))
+    assert f"49/48 = {most:.1%}" in part and f"(1 + 1/49) = {divisors:.1%}" in part
+    last = log("gcd-base210")[-2]
+    assert last["correct_gcds"] == [k for k in range(1, 101) if 210 % k == 0]
 
 
 def code(title):
