@@ -275,4 +275,6 @@ def rules(predictions, base, evals):
            f"{len(predictions) - len(broken)} of {len(predictions)} GCD k.")
     if broken:
         yield listed("    Exceptions: ",
-                     (f"f({k}) = {predictions[k][0]}, not {largest[k]}" for k in broken))
+                     (f"f({k}) = {predictions[k][0]}, "
+                      + (f"not {largest[k]}" if largest[k] else f"no divisor of {k} being right")
+                      for k in broken))

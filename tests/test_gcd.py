@@ -225,6 +225,16 @@ def test_breaches_of_the_rules_are_named():
     assert "f(7) = 4, not 1" in report
 
 
+def test_a_gcd_without_a_right_divisor_breaks_r3_and_is_said_to_have_none():
+    """Where even 1 is predicted wrong, 5 has no right divisor."""
+    predictions = {1: (3, 1.0), 5: (7, 1.0), 2: (2, 1.0), 6: (3, 1.0)}
+    *_, r3, exceptions = gcd.rules(predictions, 10, [])
+    assert "for 1 of 4" in r3
+    assert " ".join(exceptions.split()).split(": ")[1] == (
+        "f(1) = 3, no divisor of 1 being right, f(5) = 7, no divisor of 5 being right, "
+        "f(6) = 3, not 2")
+
+
 def test_r1_counts_the_pairs_that_disagree():
     """predictions[k] = (f(k), share): the mean share is R1."""
     predictions = {1: (1, 1.0), 2: (1, 0.5)}

@@ -42,6 +42,8 @@ def read_flags(flags):
 def test_every_result_is_quoted_and_every_quote_has_its_result():
     quoted = {run[-1] for run in RUNS + SOLVED} | {name for _, name, _ in GROKKED} | {*LAWS}
     quoted |= {read_flags(flags).out.name for flags in INTEGRATED}
+    for page in (ROOT / "guide").glob("*.md"):
+        quoted |= {*re.findall(r"\]\(\.\./results/([^)/]*)/", page.read_text())}
     assert quoted == {path.name for path in (ROOT / "results").iterdir() if path.is_dir()}
     assert len(RUNS) >= 8 and len(GROKKED) == 3 and SOLVED and len(LAWS) == 7
 

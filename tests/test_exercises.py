@@ -1,0 +1,96 @@
+"""The exercises promise: what they tell to run is understood, what they quote was measured, and the
+patches in their answers apply and do what they say."""
+
+import json
+import math
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import train
+from tests.test_readme import is_of
+
+ROOT = Path(train.__file__).parent
+PAGE = (ROOT / "guide" / "exercises.md").read_text()
+PARTS = re.split(r"^## ", PAGE, flags=re.M)[1:]
+COMMANDS = re.findall(r"^python train\.py (.*)$", PAGE, re.M)
+QUOTES = re.findall(r"\[([\d.]+)%(?:,\s+(\d+)\s+GCD)?\]\(\.\./results/([^)/]*)/report\.txt\)", PAGE)
+
+
+def log(name):
+    lines = (ROOT / "results" / name / "log.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def read_flags(flags):
+    return train.read_flags([*shlex.split(flags), "--device", "cpu"])[0]
+
+
+def test_each_has_a_prediction_a_check_and_an_answer():
+    for number, part in enumerate(PARTS, start=1):
+        assert part.startswith(f"{number}. ")
+        for word in ("**Predict.**", "**Check.**", "<details><summary>Answer</summary>\n\n"):
+            assert part.count(word) == 1, (number, word)
+        assert part.rstrip().endswith("\n\n</details>")
+    assert max(map(len, PAGE.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("flags", COMMANDS)
+def test_commands_are_understood(flags):
+    read_flags(re.sub(" --(ask|eval-only|plot).*", "", flags))
+
+
+def test_links_lead_somewhere():
+    for link in re.findall(r"\]\(([^)#:]+)", PAGE):
+        assert (ROOT / "guide" / link).exists(), link
+
+
+@pytest.mark.parametrize("accuracy, gcds, name", QUOTES)
+def test_quotes_are_those_of_the_logs(accuracy, gcds, name):
+    start, *evals, end = log(name)
+    assert f"{end['accuracy']:.1%}" == f"{accuracy}%"
+    assert not gcds or len(evals[-1]["correct_gcds"]) == int(gcds)
+
+
+def test_results_are_of_the_commands_of_the_page():
+    """A folder of results that was made for the page is of a command on it."""
+    outs = {args.out.name: args for args in map(read_flags, COMMANDS)}
+    for name in {name for _, _, name in QUOTES} & outs.keys():
+        start, *_, end = log(name)
+        assert end["event"] == "end" and is_of(start, outs[name]), name
+
+
+def test_epochs_are_those_of_the_logs():
+    epochs = re.findall(r"(\d+)\s+in\s+\[epoch\s+(\d+)\]\(\.\./results/(.*?)/log", PAGE)
+    for gcd, epoch, name in epochs:
+        evals = [event for event in log(name) if event["event"] == "eval"]
+        first = next(event for event in evals if int(gcd) in event["correct_gcds"])
+        assert first["epoch"] == int(epoch), (gcd, name)
+    assert len(epochs) == 3
+
+
+def test_base_210_by_pencil_and_paper():
+    most = sum(6 / (math.pi * k) ** 2 for k in range(1, 200_000) if pow(210, 18, k) == 0)
+    divisors = sum(6 / (math.pi * k) ** 2 for k in range(1, 211) if 210 % k == 0)
+    part = next(part for part in PARTS if part.startswith("2. Base 210"))
+    assert f"49/48 = {most:.1%}" in part and f"(1 + 1/49) = {divisors:.1%}" in part
+    last = log("gcd-base210")[-2]
+    assert last["correct_gcds"] == [k for k in range(1, 101) if 210 % k == 0]
+
+
+def code(title):
+    """The Python of an exercise."""
+    part = next(part for part in PARTS if title in part.splitlines()[0])
+    return re.search(r"^```python\n(.*?)^```", part, re.M | re.S)[1]
+
+
+def test_base_1000_learns_3_at_a_step_and_7_later(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    exec(code("Base 1000"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 * 13
+    assert "     2  84.7%  [2, 5]" in lines and "     3  93.4%  [2, 3, 5]" in lines
+    assert not any(", 7" in line for line in lines[:26]) and ", 7" in lines[32]
+    assert "     4  85.6%  [5]" in lines[26:]
