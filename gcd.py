@@ -274,7 +274,6 @@ def rules(predictions, base, evals):
     yield (f"R3  f(k) is the largest correct prediction that divides k: for "
            f"{len(predictions) - len(broken)} of {len(predictions)} GCD k.")
     if broken:
-        yield listed("    Exceptions: ",
-                     (f"f({k}) = {predictions[k][0]}, "
-                      + (f"not {largest[k]}" if largest[k] else f"no divisor of {k} being right")
-                      for k in broken))
+        yield listed("    Exceptions: ", (f"f({k}) = {predictions[k][0]}"
+                     + (f", not {largest[k]}" if largest[k] else " (no right divisor)")
+                     for k in broken))

@@ -94,3 +94,15 @@ def test_base_1000_learns_3_at_a_step_and_7_later(monkeypatch, capsys):
     assert "     2  84.7%  [2, 5]" in lines and "     3  93.4%  [2, 3, 5]" in lines
     assert not any(", 7" in line for line in lines[:26]) and ", 7" in lines[32]
     assert "     4  85.6%  [5]" in lines[26:]
+
+
+@pytest.mark.parametrize("title", ["Break the rules"])
+def test_code_that_asks_a_model_runs(title, monkeypatch, capsys):
+    """With a model that has learned nothing, in the place of the trained one."""
+    def untrained(argv):
+        return real([flag for flag in argv if flag != "--eval-only"] + ["--test-size", "200"])
+
+    real = train.read_flags
+    monkeypatch.setattr(train, "read_flags", untrained)
+    exec(code(title), {})
+    assert "%" in capsys.readouterr().out

@@ -231,8 +231,7 @@ def test_a_gcd_without_a_right_divisor_breaks_r3_and_is_said_to_have_none():
     *_, r3, exceptions = gcd.rules(predictions, 10, [])
     assert "for 1 of 4" in r3
     assert " ".join(exceptions.split()).split(": ")[1] == (
-        "f(1) = 3, no divisor of 1 being right, f(5) = 7, no divisor of 5 being right, "
-        "f(6) = 3, not 2")
+        "f(1) = 3 (no right divisor), f(5) = 7 (no right divisor), f(6) = 3, not 2")
 
 
 def test_r1_counts_the_pairs_that_disagree():
