@@ -4,9 +4,9 @@
     python train.py --task roots --ask "x^2-x-1"
 
 >>> task = Roots()
->>> source, target = task.batch(1, torch.Generator().manual_seed(0))
+>>> source, target = task.batch(1, torch.Generator().manual_seed(1))
 >>> task.source.text(source[0]), task.target.text(target[0])
-('+ 9 x^2 - 4 3 x - 1 3', '<bos> + 506 E-2 - 285 E-3')
+('+ 5 x^2 - 2 x - 5', '<bos> + 122 E-2 - 820 E-3')
 """
 
 import math
@@ -31,11 +31,12 @@ class Roots(Translation):
         return Floats("p1000", low=-2, high=3, device=self.device)
 
     def draw(self, n, generator):
-        """n polynomials (n, 3) that have real roots, and these, (n, 2)."""
-        def random(low, high):
-            return torch.randint(low, high, (n,), generator=generator, device=generator.device)
-        a, b, c = random(1, 10), random(-99, 100), random(-99, 100)
-        c = torch.where(b * b < 4 * a * c, -c, c)  # now the roots are real
+        """n polynomials (n, 3) that have real roots, small coefficients as often as large ones, and
+        their roots (n, 2)."""
+        u = torch.rand(5, n, generator=generator, device=generator.device)
+        a, b, c = (10 ** u[0]).long(), *(101 ** u[1:3]).long() - 1
+        b = torch.where(u[3] < 0.5, b, -b)
+        c = torch.where((u[4] < 0.5) & (b * b >= 4 * a * c), c, -c)  # so that the roots are real
         root = (b * b - 4 * a * c).double().sqrt()
         roots = torch.stack([root - b, -root - b], dim=1) / (2 * a)[:, None]
         return torch.stack([a, b, c], dim=1), roots
