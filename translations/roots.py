@@ -30,13 +30,12 @@ class Roots(Translation):
     def target(self):
         return Floats("p1000", low=-2, high=3, device=self.device)
 
-    def draw(self, n, generator):
-        """n polynomials (n, 3) that have real roots, small coefficients as often as large ones, and
-        their roots (n, 2)."""
-        u = torch.rand(5, n, generator=generator, device=generator.device)
-        a, b, c = (10 ** u[0]).long(), *(101 ** u[1:3]).long() - 1
-        b = torch.where(u[3] < 0.5, b, -b)
-        c = torch.where((u[4] < 0.5) & (b * b >= 4 * a * c), c, -c)  # so that the roots are real
+    def sample(self, n, generator):
+        """n polynomials (n, 3) that have real roots, as many of each size, and their roots (n, 2)."""
+        size = torch.randint(1, 100, (n,), generator=generator, device=generator.device)
+        u = torch.rand(3, n, generator=generator, device=generator.device)
+        a, b, c = (1 + 9 * u[0]).long(), *((2 * size + 1) * u[1:]).long() - size
+        c = torch.where(b * b < 4 * a * c, -c, c)  # now the roots are real
         root = (b * b - 4 * a * c).double().sqrt()
         roots = torch.stack([root - b, -root - b], dim=1) / (2 * a)[:, None]
         return torch.stack([a, b, c], dim=1), roots
@@ -55,8 +54,7 @@ class Roots(Translation):
         return self.source.show(problem)
 
     def judge(self, problem, words):
-        """The roots that the model's words are, and whether both are right, within 5% as in the
-        talk's linear algebra."""
+        """The roots that the model's words are, and whether each of both is right within 5%."""
         number = r"([+-]\d+E-?\d+)"
         match = re.fullmatch(2 * number, words.replace(" ", ""))
         if not match:
@@ -65,5 +63,5 @@ class Roots(Translation):
         a, b, c = problem
         root = math.sqrt(b * b - 4 * a * c)
         truth = (root - b) / (2 * a), (-root - b) / (2 * a)
-        right = all(math.isclose(x, y, rel_tol=0.05) for x, y in zip(answer, truth))
+        right = all(abs(x - y) <= 0.05 * abs(y) for x, y in zip(answer, truth))
         return "{:.3g}, {:.3g}".format(*answer), right
