@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import integrate
 import train
 from tests.test_readme import is_of
 
@@ -17,6 +18,10 @@ PAGE = (ROOT / "guide" / "exercises.md").read_text()
 PARTS = re.split(r"^## ", PAGE, flags=re.M)[1:]
 COMMANDS = re.findall(r"^python train\.py (.*)$", PAGE, re.M)
 QUOTES = re.findall(r"\[([\d.]+)%(?:,\s+(\d+)\s+GCD)?\]\(\.\./results/([^)/]*)/report\.txt\)", PAGE)
+
+
+def exercise(title):
+    return next(part for part in PARTS if title in part.splitlines()[0])
 
 
 def log(name):
@@ -74,7 +79,7 @@ def test_epochs_are_those_of_the_logs():
 def test_base_210_by_pencil_and_paper():
     most = sum(6 / (math.pi * k) ** 2 for k in range(1, 200_000) if pow(210, 18, k) == 0)
     divisors = sum(6 / (math.pi * k) ** 2 for k in range(1, 211) if 210 % k == 0)
-    part = next(part for part in PARTS if part.startswith("2. Base 210"))
+    part = exercise("pencil and paper")
     assert f"49/48 = {most:.1%}" in part and f"(1 + 1/49) = {divisors:.1%}" in part
     last = log("gcd-base210")[-2]
     assert last["correct_gcds"] == [k for k in range(1, 101) if 210 % k == 0]
@@ -82,8 +87,7 @@ def test_base_210_by_pencil_and_paper():
 
 def code(title):
     """The Python of an exercise."""
-    part = next(part for part in PARTS if title in part.splitlines()[0])
-    return re.search(r"^```python\n(.*?)^```", part, re.M | re.S)[1]
+    return re.search(r"^```python\n(.*?)^```", exercise(title), re.M | re.S)[1]
 
 
 def test_base_1000_learns_3_at_a_step_and_7_later(monkeypatch, capsys):
@@ -94,6 +98,16 @@ def test_base_1000_learns_3_at_a_step_and_7_later(monkeypatch, capsys):
     assert "     2  84.7%  [2, 5]" in lines and "     3  93.4%  [2, 3, 5]" in lines
     assert not any(", 7" in line for line in lines[:26]) and ", 7" in lines[32]
     assert "     4  85.6%  [5]" in lines[26:]
+
+
+def test_forward_is_long_where_backward_is_short(monkeypatch, capsys, tmp_path):
+    """The code of the page, on sets made here: the sizes are other, the order is the same."""
+    monkeypatch.setattr(integrate, "DATA", tmp_path)
+    monkeypatch.setattr(integrate, "ATTEMPTS", {"bwd": (2000, 500), "fwd": (400, 1)})
+    exec(code("forward model").replace("size=500", "size=12"), {})
+    lines = capsys.readouterr().out.splitlines()
+    words = [float(line.split()[2]) for line in lines if " words, over 20 words " in line]
+    assert len(words) == 4 and words[0] < words[1] and words[2] > words[3]
 
 
 @pytest.mark.parametrize("title", ["Break the rules"])
