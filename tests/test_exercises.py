@@ -1,13 +1,17 @@
 """The exercises promise: what they tell to run is understood, what they quote was measured, and the
 patches in their answers apply and do what they say."""
 
+import importlib.util
 import json
 import math
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 import integrate
 import train
@@ -120,3 +124,36 @@ def test_code_that_asks_a_model_runs(title, monkeypatch, capsys):
     monkeypatch.setattr(train, "read_flags", untrained)
     exec(code(title), {})
     assert "%" in capsys.readouterr().out
+
+
+# The patches
+
+
+@pytest.fixture
+def patched(tmp_path, monkeypatch):
+    """patched(title): the module that the patch of an exercise makes of ours."""
+    def apply(title):
+        patch = re.search(r"^```diff\n(.*?)^```", exercise(title), re.M | re.S)[1]
+        name = re.search(r"^\+\+\+ b/(\w+)\.py$", patch, re.M)[1]
+        shutil.copy(ROOT / f"{name}.py", tmp_path)
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+        subprocess.run(["git", "apply", "-"], input=patch, text=True, cwd=tmp_path, check=True)
+        spec = importlib.util.spec_from_file_location(f"patched_{name}", tmp_path / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    return apply
+
+
+def test_least_significant_digit_first(patched):
+    for base in (2, 10, 1000):
+        integers = patched("Least significant").Integers(base)
+        values = torch.tensor([0, 7, 10, 120, -300, 10**6, 2**62])
+        decoded, valid = integers.decode(integers.encode(values[:, None]))
+        assert decoded.equal(values) and valid.all()
+        for n, words in zip(values.tolist(), integers.encode(values[:, None])):
+            sign, *digits = integers.text(words).split()
+            assert n == (-1 if sign == "-" else 1) * sum(
+                int(digit) * base**i for i, digit in enumerate(digits))
+            assert integers.write(n) == integers.text(words) and integers.read(integers.write(n)) == n
+    assert patched("Least significant").Integers(10).write(123) == "+ 3 2 1"
