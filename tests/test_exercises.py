@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import gcd
 import integrate
 import train
 from tests.test_readme import is_of
@@ -157,3 +158,12 @@ def test_least_significant_digit_first(patched):
                 int(digit) * base**i for i, digit in enumerate(digits))
             assert integers.write(n) == integers.text(words) and integers.read(integers.write(n)) == n
     assert patched("Least significant").Integers(10).write(123) == "+ 3 2 1"
+
+
+def test_the_leak_trains_on_test_pairs(patched):
+    for module, leaks in [(gcd, False), (patched("leak"), True)]:
+        task = module.GCD(base=101, max_int=100, test_size=2000)
+        tested = {(min(pair), max(pair)) for pair in task.make_tests()[0][0].tolist()}
+        trained = {(min(pair), max(pair))
+                   for pair in task.draw(50_000, torch.Generator().manual_seed(1))[0].tolist()}
+        assert (tested <= trained) == leaks and bool(tested & trained) == leaks
