@@ -21,7 +21,7 @@ from tests.test_readme import is_of
 ROOT = Path(train.__file__).parent
 PAGE = (ROOT / "guide" / "exercises.md").read_text()
 PARTS = re.split(r"^## ", PAGE, flags=re.M)[1:]
-COMMANDS = re.findall(r"^python train\.py (.*)$", PAGE, re.M)
+COMMANDS = re.findall(r"^python train\.py (.*)$", PAGE.replace("\\\n", " "), re.M)
 QUOTES = re.findall(r"\[([\d.]+)%(?:,\s+(\d+)\s+GCD)?\]\(\.\./results/([^)/]*)/report\.txt\)", PAGE)
 
 
