@@ -65,11 +65,22 @@ def test_quotes_are_those_of_the_logs(accuracy, gcds, name):
 
 
 def test_results_are_of_the_commands_of_the_page():
-    """A folder of results that was made for the page is of a command on it."""
-    outs = {args.out.name: args for args in map(read_flags, COMMANDS)}
-    for name in {name for _, _, name in QUOTES} & outs.keys():
-        start, *_, end = log(name)
-        assert end["event"] == "end" and is_of(start, outs[name]), name
+    """What is in results/ under the name of a command on the page was made by it, but for the flags
+    that are about evaluation."""
+    for args in map(read_flags, COMMANDS):
+        if (ROOT / "results" / args.out.name).exists():
+            start, *_, end = log(args.out.name)
+            for name in {"beam", "test_data"} & vars(args).keys():
+                setattr(args, name, start[name])
+            assert end["event"] == "end" and is_of(start, args), args.out.name
+
+
+def test_shares_of_the_other_kind_are_those_of_the_logs():
+    shares = re.findall(r"\[([\d.]+)% of (backward|forward)\s+problems\]\(\.\./results/(.*?)/", PAGE)
+    for percent, kind, name in shares:
+        by_test = log(name)[-2]["accuracy_by_test"]
+        assert f"{by_test[dict(backward='bwd', forward='fwd')[kind]]['1']:.1%}" == f"{percent}%"
+    assert len(shares) == 2
 
 
 def test_epochs_are_those_of_the_logs():
