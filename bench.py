@@ -38,6 +38,7 @@ CASES = {  # name: flags
     "eigen": "--task eigen --train-dist laplace",
     "integrate": "--task integrate --examples 20000",
     "gcd, talk": "--task gcd --scale talk",
+    "gcd, talk, compiled": "--task gcd --scale talk --compile",
     "eigen, talk": "--task eigen --train-dist laplace --scale talk",
     "integrate, talk": "--task integrate --scale talk --examples 20000",
 }
@@ -107,7 +108,7 @@ def make_trainer(flags, reference=False):
     if reference:
         model = Reference(model, args.heads).to(args.device)
     trainer = train.Trainer(args, task, model, None)
-    trainer.parallel_model = model
+    trainer.parallel_model = trainer.wrap(model)
     if reference:
         trainer.optimizer = torch.optim.Adam(model.parameters())
     return trainer

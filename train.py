@@ -104,13 +104,23 @@ class Trainer:
             self.loss_sum, self.log = checkpoint["loss_sum"], checkpoint["log"]
         self.start = time.perf_counter() - seconds
 
+    def batch(self):
+        """The examples of this step. For a compiled model, sequences are as long as any can be:
+        each new length would be compiled anew."""
+        args, task = self.args, self.task
+        self.generator.manual_seed(batch_seed(args.seed, RANK, self.step))
+        batch = task.batch(args.batch_size, self.generator)
+        if args.compile:
+            batch = [torch.nn.functional.pad(t, (0, longest - t.size(1)), value=PAD)
+                     for t, longest in zip(batch, (task.src_len, task.tgt_len + 1))]
+        return [t.to(args.device) for t in batch]
+
     def train_step(self):
         """One batch: its loss, its gradient, one step of the optimizer."""
         args = self.args
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.total_steps, args.lr, args.warmup)
-        self.generator.manual_seed(batch_seed(args.seed, RANK, self.step))
-        src, tgt = (t.to(args.device) for t in self.task.batch(args.batch_size, self.generator))
+        src, tgt = self.batch()
         with autocast(args.device):
             logits = self.parallel_model(src, tgt[:, :-1])
         loss = torch.nn.functional.cross_entropy(
@@ -145,11 +155,19 @@ class Trainer:
         self.loss_sum = torch.zeros_like(self.loss_sum)
         self.save()
 
+    def wrap(self, model):
+        """The model as it is trained: in step with other processes, compiled. Small models leave a
+        GPU idle, waiting for the next kernel; reduce-overhead records them all as a CUDA graph."""
+        if WORLD > 1:
+            model = torch.nn.parallel.DistributedDataParallel(model)
+        if self.args.compile:
+            cuda = self.args.device.startswith("cuda")
+            model = torch.compile(model, mode="reduce-overhead" if cuda else None)
+        return model
+
     def run(self):
         """Train to the end, or to Ctrl-C; -> whether it got to the end."""
-        self.parallel_model = self.model
-        if WORLD > 1:
-            self.parallel_model = torch.nn.parallel.DistributedDataParallel(self.model)
+        self.parallel_model = self.wrap(self.model)
         handler = signal.signal(signal.SIGINT, self.ask_to_stop)
         while self.step < self.total_steps and not self.stopped:
             speed = self.train_epoch()
@@ -262,7 +280,7 @@ def load_checkpoint(path, device):
 
 # The command line
 
-MODE = {"out", "device", "resume", "eval_only", "ask", "plot"}  # about this call, not the run
+MODE = {"out", "device", "compile", "resume", "eval_only", "ask", "plot"}  # this call, not the run
 FREE = {"scale", "epochs", "test_size", "beam"}  # flags that may change in a run taken up again
 
 
@@ -327,6 +345,8 @@ def make_parser(task, scale):
     add("--seed", type=int, default=1, help="the same seed gives the same numbers (1)")
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto",
         help="auto takes CUDA if it is there")
+    add("--compile", action="store_true",
+        help="compile the training step first, which takes minutes and makes small models faster")
     add("--beam", type=positive(int), nargs="+", default=[1], help="beam sizes to evaluate (1)")
     add("--test-size", type=positive(int), help="held-out test examples")
     add("--out", type=Path, help="the run's folder (runs/<task and main flags>)")

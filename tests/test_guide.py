@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import train
+from tests.test_readme import is_of
 
 ROOT = Path(train.__file__).parent
 GUIDE = (ROOT / "guide" / "README.md").read_text()
@@ -40,3 +41,21 @@ def test_its_links_lead_somewhere():
     for page in (ROOT / "guide").glob("*.md"):
         for link in re.findall(r"\]\(([^)#:]+)", page.read_text()):
             assert (page.parent / link).exists(), (page.name, link)
+
+
+def test_the_walk_through_a_task_shows_all_of_it():
+    """Its pieces of code are the file, in its order; the last one is of train.py."""
+    walk = GUIDE.partition("## A task of your own")[2]
+    *pieces, entry = re.findall(r"^```python\n(.*?)\n```$", walk, re.M | re.S)
+    squeezed = re.sub(r"\n{2,}", "\n", "\n".join(pieces) + "\n")
+    assert squeezed == re.sub(r"\n{2,}", "\n", (ROOT / "translations" / "sums.py").read_text())
+    assert entry in Path(train.__file__).read_text()
+
+
+def test_the_four_kinds_were_trained_by_their_commands():
+    rows = re.findall(r"`python train\.py ([^`]*)` \| \[.*?\]\(\.\./results/(.*?)/", GUIDE)
+    assert len(rows) == 4
+    for flags, name in rows:
+        args = train.read_flags([*flags.split(), "--device", "cpu"])[0]
+        start = json.loads((ROOT / "results" / name / "log.jsonl").read_text().splitlines()[0])
+        assert is_of(start, args) and args.out.name == name

@@ -236,6 +236,26 @@ def test_a_second_run_does_not_write_over_the_first(done, capsys):
     assert {path: path.read_bytes() for path in done.iterdir()} == before
 
 
+# Compiled
+
+
+def test_a_compiled_step_has_the_same_losses(monkeypatch):
+    """Sequences are all as long as any can be, and the losses those of the eager step. Here the
+    model is only traced; on CUDA, mode reduce-overhead makes kernels of it, and a graph of them."""
+    compile, modes, losses = torch.compile, [], {}
+    monkeypatch.setattr(torch, "compile", lambda model, mode: modes.append(mode) or compile(
+        model, backend="eager"))
+    for flag in ("", "--compile"):
+        args, task, _ = train.read_flags([*TINY, *flag.split()])
+        trainer = train.Trainer(args, task, train.make_model(args, task, None), None)
+        trainer.parallel_model = trainer.wrap(trainer.model)
+        for _ in range(8):
+            trainer.train_step()
+            losses.setdefault(flag, []).append(trainer.loss_sum.item())
+    assert losses[""] == pytest.approx(losses["--compile"], rel=1e-5) and modes == [None]
+    assert {tuple(t.shape) for t in trainer.batch()} == {(64, task.src_len), (64, task.tgt_len + 1)}
+
+
 # Several processes
 
 

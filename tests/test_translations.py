@@ -56,7 +56,7 @@ def truth_of_roots(problem, words):
     signs, mantissas, exponents = (words.split()[i::3] for i in range(3))
     answer = [float(s + m + e) for s, m, e in zip(signs, mantissas, exponents)]
     return len(answer) == 2 and np.allclose(answer, sorted(np.roots(problem))[::-1],
-                                            rtol=0.01, atol=1e-12)
+                                            rtol=0.05, atol=1e-12)
 
 
 def truth_of_recurrences(problem, words):
@@ -97,10 +97,10 @@ def test_a_sequence_may_have_several_laws():
     assert Recurrences().judge(doubling, "+ 1 u_{n-1}") == ("u_n = u_{n-1}", False)
 
 
-def test_roots_within_one_percent_are_right():
+def test_roots_within_five_percent_are_right():
     golden = [1, -1, -1]  # 1.618..., -0.618...
-    for words, right in [("+ 162 E-2 - 618 E-3", True), ("+ 163 E-2 - 613 E-3", True),
-                         ("+ 164 E-2 - 618 E-3", False), ("+ 162 E-2 - 625 E-3", False),
+    for words, right in [("+ 162 E-2 - 618 E-3", True), ("+ 169 E-2 - 590 E-3", True),
+                         ("+ 171 E-2 - 618 E-3", False), ("+ 162 E-2 - 580 E-3", False),
                          ("- 618 E-3 + 162 E-2", False), ("+ 162 E-2 + 618 E-3", False)]:
         assert Roots().judge(golden, words)[1] is right
 

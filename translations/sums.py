@@ -23,8 +23,9 @@ class Sums(Translation):
     src_len, tgt_len = 12, 8
 
     def draw(self, n, generator):
-        """n pairs of integers (n, 2), and their sums (n, 1)."""
-        pairs = torch.randint(100_000, (n, 2), generator=generator, device=generator.device)
+        """n pairs of integers (n, 2), as many of one digit as of five, and their sums (n, 1)."""
+        exponent = torch.rand(n, 2, generator=generator, device=generator.device)
+        pairs = (100_000 ** exponent).long()
         return pairs, pairs.sum(dim=1, keepdim=True)
 
     def read(self, text):
