@@ -8,11 +8,13 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+import eigen
 import gcd
 import integrate
 import train
@@ -21,7 +23,9 @@ from tests.test_readme import is_of
 ROOT = Path(train.__file__).parent
 PAGE = (ROOT / "guide" / "exercises.md").read_text()
 PARTS = re.split(r"^## ", PAGE, flags=re.M)[1:]
-COMMANDS = re.findall(r"^python train\.py (.*)$", PAGE.replace("\\\n", " "), re.M)
+ALL = re.findall(r"^python train\.py (.*)$", PAGE.replace("\\\n", " "), re.M)
+PATCHED = [flags for flags in ALL if "--train-dist s" in flags]  # they need the patch
+COMMANDS = [flags for flags in ALL if flags not in PATCHED]
 QUOTES = re.findall(r"\[([\d.]+)%(?:,\s+(\d+)\s+GCD)?\]\(\.\./results/([^)/]*)/report\.txt\)", PAGE)
 
 
@@ -44,7 +48,8 @@ def test_each_has_a_prediction_a_check_and_an_answer():
         for word in ("**Predict.**", "**Check.**", "<details><summary>Answer</summary>\n\n"):
             assert part.count(word) == 1, (number, word)
         assert part.rstrip().endswith("\n\n</details>")
-    assert max(map(len, PAGE.splitlines())) <= 100
+    for line in PAGE.splitlines():
+        assert len(line) <= 100 + line.startswith((" ", "+", "-")), line  # one more in a patch
 
 
 @pytest.mark.parametrize("flags", COMMANDS)
@@ -178,3 +183,31 @@ def test_the_leak_trains_on_test_pairs(patched):
         trained = {(min(pair), max(pair))
                    for pair in task.draw(50_000, torch.Generator().manual_seed(1))[0].tolist()}
         assert (tested <= trained) == leaks and bool(tested & trained) == leaks
+
+
+def test_the_new_eigenvalue_laws(patched, monkeypatch):
+    module = patched("eigenvalue law")
+    for size in (2, 3, 8):
+        generator = torch.Generator().manual_seed(1)
+        values = module.new_eigenvalues("student", torch.zeros(400_000, size), generator)
+        t = values.flatten() / (math.sqrt(size / 3) * module.COEFFICIENT) * math.sqrt(3)
+        for x, p in [(0.0, 0.5), (1.638, 0.9), (3.182, 0.975), (5.841, 0.995)]:  # Student's table
+            assert abs((t < x).double().mean().item() - p) < 0.002
+    before = module.new_eigenvalues("laplace", torch.zeros(9, 3), torch.Generator().manual_seed(1))
+    assert before.equal(eigen.new_eigenvalues("laplace", torch.zeros(9, 3),
+                                              torch.Generator().manual_seed(1)))
+    monkeypatch.setitem(sys.modules, "eigen", module)
+    for flags in PATCHED:
+        args, task, _ = train.read_flags([*flags.split(), "--device", "cpu"])
+        task.batch(5, torch.Generator().manual_seed(1))
+    with pytest.raises(SystemExit):
+        train.read_flags("--task eigen --train-dist cauchy".split())
+
+
+def test_the_column_of_laplace_is_that_of_its_log():
+    last = log("eigen-eigenvalues3-laplace")[-2]
+    part = exercise("eigenvalue law")
+    for law, accuracy in last["accuracy_by_dist"].items():
+        assert f"\n| {law} | {accuracy:.1%} |" in part
+    for law in ("semicircle", "marchenko-pastur"):
+        assert f"{last['accuracy_by_tolerance'][law]['0.01']:.1%} of" in part.replace("\n", " ")
