@@ -131,7 +131,7 @@ def test_forward_is_long_where_backward_is_short(monkeypatch, capsys, tmp_path):
     assert len(words) == 4 and words[0] < words[1] and words[2] > words[3]
 
 
-@pytest.mark.parametrize("title", ["Break the rules"])
+@pytest.mark.parametrize("title", ["Break the rules", "common multiple"])
 def test_code_that_asks_a_model_runs(title, monkeypatch, capsys):
     """With a model that has learned nothing, in the place of the trained one."""
     def untrained(argv):
@@ -211,3 +211,32 @@ def test_the_column_of_laplace_is_that_of_its_log():
         assert f"\n| {law} | {accuracy:.1%} |" in part
     for law in ("semicircle", "marchenko-pastur"):
         assert f"{last['accuracy_by_tolerance'][law]['0.01']:.1%} of" in part.replace("\n", " ")
+
+
+def test_the_solutions_are_least_common_multiples(patched):
+    task = patched("common multiple").GCD(base=10, max_int=1000, test_size=300)
+    pairs, _ = task.draw(500, torch.Generator().manual_seed(1))
+    src, tgt = task.batch(500, torch.Generator().manual_seed(1))
+    for (a, b), words in zip(pairs.tolist(), tgt):
+        assert task.vocabulary.read(task.vocabulary.text(words[1:])) == math.lcm(a, b)
+    assert task.vocabulary.length(math.lcm(999, 1000)) + 1 <= task.tgt_len
+
+    class Multiplies:
+        """Says a b / n."""
+
+        def __init__(self, n):
+            self.n = n
+
+        def generate(self, src, beam=1):
+            pairs = [row.split("+")[1:] for row in map(task.vocabulary.text, src)]
+            ints = [[task.vocabulary.read("+" + digits) for digits in pair] for pair in pairs]
+            said = torch.tensor([[a * b // self.n] for a, b in ints])
+            tokens = torch.zeros(len(src), 1, task.tgt_len, dtype=torch.int64)
+            words = task.vocabulary.encode(said)
+            tokens[:, 0, : words.size(1)] = words
+            return tokens, torch.zeros(len(src), 1)
+
+    pairs, gcds = torch.tensor([[12, 18], [10, 35], [7, 9]]), torch.tensor([6, 5, 1])
+    assert task.predict(Multiplies(1), pairs).tolist() == [1, 1, 1]
+    assert task.predict(Multiplies(6), pairs).tolist()[0] == 6
+    assert task.predict(Multiplies(5), pairs).tolist() == [0, 5, 0]
