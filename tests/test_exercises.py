@@ -131,7 +131,7 @@ def test_forward_is_long_where_backward_is_short(monkeypatch, capsys, tmp_path):
     assert len(words) == 4 and words[0] < words[1] and words[2] > words[3]
 
 
-@pytest.mark.parametrize("title", ["Break the rules", "common multiple"])
+@pytest.mark.parametrize("title", ["Lengths", "Break the rules", "common multiple"])
 def test_code_that_asks_a_model_runs(title, monkeypatch, capsys):
     """With a model that has learned nothing, in the place of the trained one."""
     def untrained(argv):
