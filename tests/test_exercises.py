@@ -139,7 +139,7 @@ def test_code_that_asks_a_model_runs(title, monkeypatch, capsys):
 
     real = train.read_flags
     monkeypatch.setattr(train, "read_flags", untrained)
-    exec(code(title), {})
+    exec(code(title).replace("5000", "100"), {})
     assert "%" in capsys.readouterr().out
 
 
@@ -189,10 +189,10 @@ def test_the_new_eigenvalue_laws(patched, monkeypatch):
     module = patched("eigenvalue law")
     for size in (2, 3, 8):
         generator = torch.Generator().manual_seed(1)
-        values = module.new_eigenvalues("student", torch.zeros(400_000, size), generator)
+        values = module.new_eigenvalues("student", torch.zeros(200_000, size), generator)
         t = values.flatten() / (math.sqrt(size / 3) * module.COEFFICIENT) * math.sqrt(3)
         for x, p in [(0.0, 0.5), (1.638, 0.9), (3.182, 0.975), (5.841, 0.995)]:  # Student's table
-            assert abs((t < x).double().mean().item() - p) < 0.002
+            assert abs((t < x).double().mean().item() - p) < 0.003
     before = module.new_eigenvalues("laplace", torch.zeros(9, 3), torch.Generator().manual_seed(1))
     assert before.equal(eigen.new_eigenvalues("laplace", torch.zeros(9, 3),
                                               torch.Generator().manual_seed(1)))
