@@ -240,3 +240,13 @@ def test_the_solutions_are_least_common_multiples(patched):
     assert task.predict(Multiplies(1), pairs).tolist() == [1, 1, 1]
     assert task.predict(Multiplies(6), pairs).tolist()[0] == 6
     assert task.predict(Multiplies(5), pairs).tolist() == [0, 5, 0]
+
+
+def test_the_learning_rates():
+    rows = re.findall(r"^\| 2e-\d \| ([\d.]+) \| .*?results/(.*?)/.*? \| (\d) \| (\d) \| (\d) \|$",
+                      PAGE, re.M)
+    for loss, name, *told in rows:
+        last = log(name)[-2]
+        assert f"{last['loss']:.4f}" == loss
+        assert [str(last["predictions"][k][0]) for k in "245"] == told
+    assert len(rows) == 3
