@@ -1,22 +1,36 @@
 """The exercises promise: what they tell to run is understood, what they quote was measured, and the
 patches in their answers apply and do what they say."""
 
+import importlib.util
 import json
 import math
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+import eigen
+import gcd
+import integrate
 import train
 from tests.test_readme import is_of
 
 ROOT = Path(train.__file__).parent
 PAGE = (ROOT / "guide" / "exercises.md").read_text()
 PARTS = re.split(r"^## ", PAGE, flags=re.M)[1:]
-COMMANDS = re.findall(r"^python train\.py (.*)$", PAGE, re.M)
+ALL = re.findall(r"^python train\.py (.*)$", PAGE.replace("\\\n", " "), re.M)
+PATCHED = [flags for flags in ALL if "--train-dist s" in flags]  # they need the patch
+COMMANDS = [flags for flags in ALL if flags not in PATCHED]
 QUOTES = re.findall(r"\[([\d.]+)%(?:,\s+(\d+)\s+GCD)?\]\(\.\./results/([^)/]*)/report\.txt\)", PAGE)
+
+
+def exercise(title):
+    return next(part for part in PARTS if title in part.splitlines()[0])
 
 
 def log(name):
@@ -34,7 +48,8 @@ def test_each_has_a_prediction_a_check_and_an_answer():
         for word in ("**Predict.**", "**Check.**", "<details><summary>Answer</summary>\n\n"):
             assert part.count(word) == 1, (number, word)
         assert part.rstrip().endswith("\n\n</details>")
-    assert max(map(len, PAGE.splitlines())) <= 100
+    for line in PAGE.splitlines():
+        assert len(line) <= 100 + line.startswith((" ", "+", "-")), line  # one more in a patch
 
 
 @pytest.mark.parametrize("flags", COMMANDS)
@@ -55,11 +70,22 @@ def test_quotes_are_those_of_the_logs(accuracy, gcds, name):
 
 
 def test_results_are_of_the_commands_of_the_page():
-    """A folder of results that was made for the page is of a command on it."""
-    outs = {args.out.name: args for args in map(read_flags, COMMANDS)}
-    for name in {name for _, _, name in QUOTES} & outs.keys():
-        start, *_, end = log(name)
-        assert end["event"] == "end" and is_of(start, outs[name]), name
+    """What is in results/ under the name of a command on the page was made by it, but for the flags
+    that are about evaluation."""
+    for args in map(read_flags, COMMANDS):
+        if (ROOT / "results" / args.out.name).exists():
+            start, *_, end = log(args.out.name)
+            for name in {"beam", "test_data"} & vars(args).keys():
+                setattr(args, name, start[name])
+            assert end["event"] == "end" and is_of(start, args), args.out.name
+
+
+def test_shares_of_the_other_kind_are_those_of_the_logs():
+    shares = re.findall(r"\[([\d.]+)% of (backward|forward)\s+problems\]\(\.\./results/(.*?)/", PAGE)
+    for percent, kind, name in shares:
+        by_test = log(name)[-2]["accuracy_by_test"]
+        assert f"{by_test[dict(backward='bwd', forward='fwd')[kind]]['1']:.1%}" == f"{percent}%"
+    assert len(shares) == 2
 
 
 def test_epochs_are_those_of_the_logs():
@@ -74,7 +100,7 @@ def test_epochs_are_those_of_the_logs():
 def test_base_210_by_pencil_and_paper():
     most = sum(6 / (math.pi * k) ** 2 for k in range(1, 200_000) if pow(210, 18, k) == 0)
     divisors = sum(6 / (math.pi * k) ** 2 for k in range(1, 211) if 210 % k == 0)
-    part = next(part for part in PARTS if part.startswith("2. Base 210"))
+    part = exercise("pencil and paper")
     assert f"49/48 = {most:.1%}" in part and f"(1 + 1/49) = {divisors:.1%}" in part
     last = log("gcd-base210")[-2]
     assert last["correct_gcds"] == [k for k in range(1, 101) if 210 % k == 0]
@@ -82,8 +108,7 @@ def test_base_210_by_pencil_and_paper():
 
 def code(title):
     """The Python of an exercise."""
-    part = next(part for part in PARTS if title in part.splitlines()[0])
-    return re.search(r"^```python\n(.*?)^```", part, re.M | re.S)[1]
+    return re.search(r"^```python\n(.*?)^```", exercise(title), re.M | re.S)[1]
 
 
 def test_base_1000_learns_3_at_a_step_and_7_later(monkeypatch, capsys):
@@ -96,7 +121,17 @@ def test_base_1000_learns_3_at_a_step_and_7_later(monkeypatch, capsys):
     assert "     4  85.6%  [5]" in lines[26:]
 
 
-@pytest.mark.parametrize("title", ["Break the rules"])
+def test_forward_is_long_where_backward_is_short(monkeypatch, capsys, tmp_path):
+    """The code of the page, on sets made here: the sizes are other, the order is the same."""
+    monkeypatch.setattr(integrate, "DATA", tmp_path)
+    monkeypatch.setattr(integrate, "ATTEMPTS", {"bwd": (2000, 500), "fwd": (400, 1)})
+    exec(code("forward model").replace("size=500", "size=12"), {})
+    lines = capsys.readouterr().out.splitlines()
+    words = [float(line.split()[2]) for line in lines if " words, over 20 words " in line]
+    assert len(words) == 4 and words[0] < words[1] and words[2] > words[3]
+
+
+@pytest.mark.parametrize("title", ["Lengths", "Break the rules", "common multiple"])
 def test_code_that_asks_a_model_runs(title, monkeypatch, capsys):
     """With a model that has learned nothing, in the place of the trained one."""
     def untrained(argv):
@@ -104,5 +139,114 @@ def test_code_that_asks_a_model_runs(title, monkeypatch, capsys):
 
     real = train.read_flags
     monkeypatch.setattr(train, "read_flags", untrained)
-    exec(code(title), {})
+    exec(code(title).replace("5000", "100"), {})
     assert "%" in capsys.readouterr().out
+
+
+# The patches
+
+
+@pytest.fixture
+def patched(tmp_path, monkeypatch):
+    """patched(title): the module that the patch of an exercise makes of ours."""
+    def apply(title):
+        patch = re.search(r"^```diff\n(.*?)^```", exercise(title), re.M | re.S)[1]
+        name = re.search(r"^\+\+\+ b/(\w+)\.py$", patch, re.M)[1]
+        shutil.copy(ROOT / f"{name}.py", tmp_path)
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+        subprocess.run(["git", "apply", "-"], input=patch, text=True, cwd=tmp_path, check=True)
+        spec = importlib.util.spec_from_file_location(f"patched_{name}", tmp_path / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    return apply
+
+
+def test_least_significant_digit_first(patched):
+    for base in (2, 10, 1000):
+        integers = patched("Least significant").Integers(base)
+        values = torch.tensor([0, 7, 10, 120, -300, 10**6, 2**62])
+        decoded, valid = integers.decode(integers.encode(values[:, None]))
+        assert decoded.equal(values) and valid.all()
+        for n, words in zip(values.tolist(), integers.encode(values[:, None])):
+            sign, *digits = integers.text(words).split()
+            assert n == (-1 if sign == "-" else 1) * sum(
+                int(digit) * base**i for i, digit in enumerate(digits))
+            assert integers.write(n) == integers.text(words) and integers.read(integers.write(n)) == n
+    assert patched("Least significant").Integers(10).write(123) == "+ 3 2 1"
+
+
+def test_the_leak_trains_on_test_pairs(patched):
+    for module, leaks in [(gcd, False), (patched("leak"), True)]:
+        task = module.GCD(base=101, max_int=100, test_size=2000)
+        tested = {(min(pair), max(pair)) for pair in task.make_tests()[0][0].tolist()}
+        trained = {(min(pair), max(pair))
+                   for pair in task.draw(50_000, torch.Generator().manual_seed(1))[0].tolist()}
+        assert (tested <= trained) == leaks and bool(tested & trained) == leaks
+
+
+def test_the_new_eigenvalue_laws(patched, monkeypatch):
+    module = patched("eigenvalue law")
+    for size in (2, 3, 8):
+        generator = torch.Generator().manual_seed(1)
+        values = module.new_eigenvalues("student", torch.zeros(200_000, size), generator)
+        t = values.flatten() / (math.sqrt(size / 3) * module.COEFFICIENT) * math.sqrt(3)
+        for x, p in [(0.0, 0.5), (1.638, 0.9), (3.182, 0.975), (5.841, 0.995)]:  # Student's table
+            assert abs((t < x).double().mean().item() - p) < 0.003
+    before = module.new_eigenvalues("laplace", torch.zeros(9, 3), torch.Generator().manual_seed(1))
+    assert before.equal(eigen.new_eigenvalues("laplace", torch.zeros(9, 3),
+                                              torch.Generator().manual_seed(1)))
+    monkeypatch.setitem(sys.modules, "eigen", module)
+    for flags in PATCHED:
+        args, task, _ = train.read_flags([*flags.split(), "--device", "cpu"])
+        task.batch(5, torch.Generator().manual_seed(1))
+    with pytest.raises(SystemExit):
+        train.read_flags("--task eigen --train-dist cauchy".split())
+
+
+def test_the_column_of_laplace_is_that_of_its_log():
+    last = log("eigen-eigenvalues3-laplace")[-2]
+    part = exercise("eigenvalue law")
+    for law, accuracy in last["accuracy_by_dist"].items():
+        assert f"\n| {law} | {accuracy:.1%} |" in part
+    for law in ("semicircle", "marchenko-pastur"):
+        assert f"{last['accuracy_by_tolerance'][law]['0.01']:.1%} of" in part.replace("\n", " ")
+
+
+def test_the_solutions_are_least_common_multiples(patched):
+    task = patched("common multiple").GCD(base=10, max_int=1000, test_size=300)
+    pairs, _ = task.draw(500, torch.Generator().manual_seed(1))
+    src, tgt = task.batch(500, torch.Generator().manual_seed(1))
+    for (a, b), words in zip(pairs.tolist(), tgt):
+        assert task.vocabulary.read(task.vocabulary.text(words[1:])) == math.lcm(a, b)
+    assert task.vocabulary.length(math.lcm(999, 1000)) + 1 <= task.tgt_len
+
+    class Multiplies:
+        """Says a b / n."""
+
+        def __init__(self, n):
+            self.n = n
+
+        def generate(self, src, beam=1):
+            pairs = [row.split("+")[1:] for row in map(task.vocabulary.text, src)]
+            ints = [[task.vocabulary.read("+" + digits) for digits in pair] for pair in pairs]
+            said = torch.tensor([[a * b // self.n] for a, b in ints])
+            tokens = torch.zeros(len(src), 1, task.tgt_len, dtype=torch.int64)
+            words = task.vocabulary.encode(said)
+            tokens[:, 0, : words.size(1)] = words
+            return tokens, torch.zeros(len(src), 1)
+
+    pairs, gcds = torch.tensor([[12, 18], [10, 35], [7, 9]]), torch.tensor([6, 5, 1])
+    assert task.predict(Multiplies(1), pairs).tolist() == [1, 1, 1]
+    assert task.predict(Multiplies(6), pairs).tolist()[0] == 6
+    assert task.predict(Multiplies(5), pairs).tolist() == [0, 5, 0]
+
+
+def test_the_learning_rates():
+    rows = re.findall(r"^\| 2e-\d \| ([\d.]+) \| .*?results/(.*?)/.*? \| (\d) \| (\d) \| (\d) \|$",
+                      PAGE, re.M)
+    for loss, name, *told in rows:
+        last = log(name)[-2]
+        assert f"{last['loss']:.4f}" == loss
+        assert [str(last["predictions"][k][0]) for k in "245"] == told
+    assert len(rows) == 3
