@@ -31,14 +31,13 @@ class Roots(Translation):
         return Floats("p1000", low=-2, high=3, device=self.device)
 
     def sample(self, n, generator):
-        """n polynomials (n, 3) that have real roots, as many of each size, and their roots (n, 2)."""
-        size = torch.randint(1, 100, (n,), generator=generator, device=generator.device)
-        u = torch.rand(3, n, generator=generator, device=generator.device)
-        a, b, c = (1 + 9 * u[0]).long(), *((2 * size + 1) * u[1:]).long() - size
-        c = torch.where(b * b < 4 * a * c, -c, c)  # now the roots are real
-        root = (b * b - 4 * a * c).double().sqrt()
-        roots = torch.stack([root - b, -root - b], dim=1) / (2 * a)[:, None]
-        return torch.stack([a, b, c], dim=1), roots
+        """n polynomials x^2+bx+c (n, 3) that have real roots, and these, (n, 2)."""
+        def random():
+            return torch.randint(-99, 100, (n,), generator=generator, device=generator.device)
+        b, c = random(), random()
+        c = torch.where(b * b < 4 * c, -c, c)  # now the roots are real
+        root = (b * b - 4 * c).double().sqrt()
+        return torch.stack([torch.ones_like(b), b, c], 1), torch.stack([root - b, -root - b], 1) / 2
 
     def read(self, text):
         """A problem that someone asks: "x^2-x-1" -> [1, -1, -1]."""
