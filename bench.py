@@ -1,18 +1,18 @@
-"""How fast is it? One table, in under five minutes, on a CPU or on CUDA.
+"""How fast is it? A table for each task, in two minutes in all, on a CPU or on CUDA.
 
     python bench.py                     the three tasks
     python bench.py "eigen, talk"       at the talk's size, for a GPU
     python bench.py growth              how a training step grows with each size
 
-Each row is a ratio measured in one run, the median of several repeats, by turns, so that a busy
-machine slows both sides alike:
+Each row but the last has two speeds and their ratio, medians of several repeats that take turns, so
+that a busy machine slows both sides alike:
 
-    training          a training step, the making of its examples included, beside the same step of
-                      the same model built on torch.nn.Transformer, with PyTorch's default Adam
-    floor             the same step beside its matrix products alone, recorded and done again
-    making examples   a batch beside the step that reads it
-    greedy, beam 10   decoding beside a decoder that reads its own words anew for each next one
-    memory            the most that a process held after twenty steps, beside that of the reference
+    training, nn.Transformer    a training step, the making of its examples included, beside that of
+                                the same model built on torch.nn.Transformer, with PyTorch's Adam
+    training, its matrix products alone    the step beside these, recorded and done again
+    making examples             a batch beside the step that reads it
+    greedy, beam 10, without a cache    decoding beside a decoder that reads all its words anew
+    memory, nn.Transformer      the most that a process held after twenty steps, beside the other's
 """
 
 import argparse

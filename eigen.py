@@ -277,12 +277,13 @@ class LinearAlgebra:
                  device="cpu"):
         self.rows, self.columns = parse_size(size)
         self.op, self.problem, self.size = op, OPS[op], f"{self.rows}x{self.columns}"
+        size = str(self.rows) if self.rows == self.columns else self.size
         if self.problem.square and self.rows != self.columns:
             raise ValueError(f"--size {size}: --op {op} is for square matrices")
         if train_dist and not self.problem.symmetric:
             raise ValueError(f"--train-dist is for symmetric matrices, not for --op {op}")
         if not 0 < tolerance < 1:
-            raise ValueError(f"--tolerance {tolerance}: it is between 0 and 1, as 0.05")
+            raise ValueError(f"--tolerance {tolerance}: it can be above 0 and below 1, as 0.05")
         self.law, self.test_laws = "uniform coefficients", []
         if self.problem.symmetric:
             self.law, self.test_laws = train_dist or "semicircle", test_dists
@@ -313,6 +314,7 @@ class LinearAlgebra:
         return self.encode(operands)
 
     def encode(self, operands):
+        """Matrices -> the words of a problem: (n, src_len)."""
         return torch.cat([self.source.encode_matrix(x) for x in operands], dim=1)
 
     def operands(self, src):
@@ -330,6 +332,7 @@ class LinearAlgebra:
                 for part, shape in zip(numbers.split(sizes, dim=1), self.part_shapes)]
 
     def for_testing(self, src):
+        """Which of the problems (n, src_len) are held out for testing."""
         powers = 1_000_003 ** torch.arange(src.size(1), device=src.device)  # they wrap around
         return held_out((src * powers).sum(dim=1))
 
@@ -348,7 +351,7 @@ class LinearAlgebra:
     def make_test(self, law):
         """The held-out problems of a law, from a seed of their own."""
         generator = torch.Generator(self.device).manual_seed(2112_01898)
-        src = self.sample(law, (HELD_OUT + 1) * self.test_size + 1000, generator)  # a tenth is
+        src = self.sample(law, (HELD_OUT + 1) * self.test_size + 1000, generator)  # enough: a tenth
         return src[self.for_testing(src)][: self.test_size]
 
     def prepare(self):
@@ -366,7 +369,7 @@ class LinearAlgebra:
     def evaluate(self, model, beams=(1,), final=False):
         """Accuracy on each law, for each tolerance; "accuracy" is that on the training law.
 
-        Several beam sizes: the accuracy of the best translation at each.
+        At the end, for several beam sizes, the accuracy of the best translation at each.
         """
         self.prepare()
         errors = {law: self.errors(model, src, beams[0]) for law, src in self.tests.items()}
@@ -383,7 +386,7 @@ class LinearAlgebra:
         result["accuracy_by_tolerance"] = {
             law: {str(t): accuracy(errors[law], t) for t in TOLERANCES} for law in errors}
         result["best_possible"] = {str(t): accuracy(rounded, t) for t in TOLERANCES}
-        if len(beams) > 1:
+        if final and len(beams) > 1:
             result["accuracy_by_beam"] = {
                 str(beam): accuracy(self.errors(model, self.tests[self.law], beam))
                 for beam in beams}
@@ -408,6 +411,8 @@ class LinearAlgebra:
         lines += [row(law, by.values()) for law, by in last["accuracy_by_tolerance"].items()]
         lines.append(row("(best possible)", last["best_possible"].values())
                      + "    the true solution, rounded")
+        lines += [row(f"{self.law}, beam {beam}", [accuracy])
+                  for beam, accuracy in last.get("accuracy_by_beam", {}).items()]
         if self.op == "eigenvalues":
             lines += ["", "Its row of the talk's Table 1, percent right within "
                       f"{self.tolerance:.1%} (and the talk's, for 5x5 matrices):", "",
@@ -415,7 +420,8 @@ class LinearAlgebra:
         return "\n".join(lines)
 
     def ask(self, text, model, beams=(1,)):
-        """The model's answers to a problem like "[[2,1],[1,3]]", each checked, or a ValueError."""
+        """The model's answers to a problem like "[[2,1],[1,3]]", best first, each checked;
+        ValueError if it is none."""
         src = self.encode(self.read(text))
         operands = self.operands(src)
         truth = self.problem.solve(*operands)
@@ -431,7 +437,7 @@ class LinearAlgebra:
                 verdict = "right" if error <= self.tolerance else "wrong"
                 said = f"{self.shown(self.problem.parts, answer)}   {verdict}, error {error:.1%}"
                 if math.isnan(error):
-                    said = "not numbers: " + self.target.text(row.tolist())
+                    said = f"{self.target.text(row.tolist())}   wrong, not numbers"
                 lines.append(f"model   {said} (probability {math.exp(logp):.1g})")
         return "\n".join(lines)
 
@@ -484,10 +490,8 @@ def read_run(folder):
         if log[0]["op"] != "eigenvalues":
             raise ValueError
         return log[0]["train_dist"] or "semicircle", last["accuracy_by_dist"]
-    except OSError as error:
-        raise ValueError(f"{error.filename}: {error.strerror}")
     except (ValueError, LookupError):
-        raise ValueError(f"{folder} holds no finished run of eigenvalues") from None
+        raise ValueError(f"{folder} holds no evaluated run of eigenvalues") from None
 
 
 def main(argv=None):
@@ -498,6 +502,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     try:
         print(table(dict(map(read_run, args.runs))))
+    except OSError as error:
+        parser.error(f"{error.filename}: {error.strerror}")
     except ValueError as error:
         parser.error(error)
 

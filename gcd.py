@@ -10,7 +10,7 @@ them. Then a look at what the trained model really learned: the talk's three rul
 
 >>> task = GCD(base=10)
 >>> source, target = task.batch(1, torch.Generator().manual_seed(3))
->>> task.vocabulary.text(source[0]), task.vocabulary.text(target[0])
+>>> task.source.text(source[0]), task.target.text(target[0])
 ('+ 3 4 1 0 9 + 2 8 6 7 4 1', '<bos> + 2 3')
 """
 
@@ -50,7 +50,7 @@ def random_coprimes(law, high, generator):
 
 
 def for_testing(pairs):
-    """Which of the pairs (n, 2) are reserved for testing, in either order."""
+    """Which of the pairs (n, 2) are held out for testing, in either order."""
     a, b = pairs.amin(dim=1), pairs.amax(dim=1)
     return held_out(a * 0x2545F4914F6CDD1D + b * 0x1B873593CC9E2D51)
 
@@ -73,7 +73,7 @@ class GCD:
         add("--base", type=int, default=30, help="the base integers are written in (30)")
         add("--max-int", type=int, default=1_000_000, help="the operands are 1..max-int (1000000)")
         add("--operands", choices=["uniform", "log-uniform"], default="uniform",
-            help="the law of training operands; where GCD are drawn, of operand / GCD (uniform)")
+            help="law of the training operands; if GCD are drawn first, of operand / GCD (uniform)")
         add("--outcomes", choices=["natural", "log-uniform", "uniform"], default="natural",
             help="the law of the training GCD: as they come, or drawn in 1..100 (natural)")
 
@@ -81,14 +81,14 @@ class GCD:
                  test_size=20_000, device="cpu"):
         if not 10 <= max_int < 2**31:  # fewer leave no pair to test on, more are not exact in float
             raise ValueError(f"--max-int {max_int}: it can be 10 to 2147483647")
-        if base > 1_000_000:
+        if not 2 <= base <= 1_000_000:
             raise ValueError(f"--base {base}: it can be 2 to 1000000")
         self.base, self.max_int, self.operands, self.outcomes = base, max_int, operands, outcomes
         self.test_size, self.device, self.tests = test_size, device, None
-        self.vocabulary = Integers(base)
-        self.src_words = self.tgt_words = len(self.vocabulary)
-        self.src_len = 2 * self.vocabulary.length(max_int)
-        self.tgt_len = self.vocabulary.length(max_int) + 1  # and <eos>
+        self.source = self.target = Integers(base)
+        self.src_words = self.tgt_words = len(self.source)
+        self.src_len = 2 * self.source.length(max_int)
+        self.tgt_len = self.target.length(max_int) + 1  # and <eos>
         self.name = "-".join([f"gcd-base{base}"]
                              + [f"max{max_int}"] * (max_int != 1_000_000)
                              + [f"{operands}-operands"] * (operands != "uniform")
@@ -114,8 +114,7 @@ class GCD:
     def batch(self, n, generator):
         """n problems and solutions as padded LongTensors: (n, <= src_len), (n, <= tgt_len + 1)."""
         pairs, gcds = self.draw(n, generator)
-        encode = self.vocabulary.encode
-        return encode(pairs), as_target(encode(gcds[:, None]))
+        return self.source.encode(pairs), as_target(self.target.encode(gcds[:, None]))
 
     def make_tests(self):
         """The two held-out tests, of a seed of their own: pairs (n, 2) and their GCD (n,) of each.
@@ -128,7 +127,7 @@ class GCD:
         def keep(pairs, n):
             return pairs[for_testing(pairs)][:n]
 
-        def bounds(n, high):  # so many that n of them, a tenth and more, are held out
+        def bounds(n, high):  # twice what it takes for n of them to be held out
             return torch.full((2 * HELD_OUT * n + 1000,), high)
 
         each, high = max(1, self.test_size // GCDS), bounds(self.test_size, self.max_int)
@@ -148,25 +147,26 @@ class GCD:
 
     def predict(self, model, pairs, beam=1):
         """The model's GCD for each pair (n, 2); 0 where what it writes is not an integer."""
-        tokens, _ = model.generate(self.vocabulary.encode(pairs), beam)
-        return self.vocabulary.decode(tokens[:, 0])[0]
+        tokens, _ = model.generate(self.source.encode(pairs), beam)
+        return self.target.decode(tokens[:, 0])[0]
 
     def evaluate(self, model, beams=(1,), final=False):
-        """Accuracy on the natural test, and on the stratified one which GCD are predicted right.
+        """Accuracy on the natural test; on the stratified one, which GCD are predicted right.
 
-        Several beam sizes: the accuracy of the best translation at each. final: all predictions.
+        At the end, also f(k) for every k and, for several beam sizes, the accuracy of the best
+        translation at each.
         """
         self.prepare()
         (pairs, gcds), (strata, truth) = self.tests
         accuracy = {str(beam): (self.predict(model, pairs, beam) == gcds).sum().item() / len(gcds)
-                    for beam in beams}
+                    for beam in (beams if final else beams[:1])}
         answers, predictions = self.predict(model, strata, beams[0]), {}
         for k in truth.unique().tolist():
             values, counts = answers[truth == k].unique(return_counts=True)
             top = counts.argmax()
             predictions[k] = [values[top].item(), counts[top].item() / counts.sum().item()]
         result = {"accuracy": accuracy[str(beams[0])], "correct_gcds": learned(predictions)}
-        if len(beams) > 1:
+        if len(accuracy) > 1:
             result["accuracy_by_beam"] = accuracy
         return result | ({"predictions": predictions} if final else {})
 
@@ -185,13 +185,15 @@ class GCD:
             f"The greatest common divisor of integers up to {self.max_int:,}, in base {self.base}:",
             f"what a transformer learned from {last['examples']:,} examples", "",
             f"Accuracy on new pairs: {last['accuracy']:.1%}",
+            *(f"    beam {beam}: {accuracy:.1%}"
+              for beam, accuracy in last.get("accuracy_by_beam", {}).items()),
             f"GCD it gets right at least {RIGHT:.0%} of the time, of 1 to {GCDS}: {len(gcds)}",
             listed("    ", gcds), "",
             "For pairs of GCD k, the answer it gives most often, f(k), and how often (* = right):",
             "",
             prediction_table(predictions), "",
-            "Does it compute GCD? Not if it follows the talk's three rules. Then it recognises the",
-            "multiples of some integers, as we see by the last digit what 5 divides, and no more.",
+            "Does it compute GCD? Not if it follows the talk's three rules. Then it only recognises",
+            "multiples of some integers, as we recognise those of 5: by their last digits.",
             "", *rules(predictions, self.base, evals), "",
             "A share 6 / (pi k)^2 of all pairs has GCD k. So a model is right on",
             f"{expected:8.1%} of pairs if it knows the {len(gcds)} GCD above and no other "
@@ -201,22 +203,24 @@ class GCD:
         ])
 
     def ask(self, text, model, beams=(1,)):
-        """The model's answers to a problem like "10 32", each checked; ValueError on any other."""
+        """The model's answers to a problem like "10 32", best first, each checked; ValueError if it
+        is none."""
         try:
             a, b = map(int, text.replace(",", " ").split())
         except ValueError:
             raise ValueError(f'{text!r} is not a problem: two integers are, as in --ask "10 32"')
         if not (1 <= a <= self.max_int and 1 <= b <= self.max_int):
             raise ValueError(f"gcd({a}, {b}): this model knows integers from 1 to {self.max_int}")
-        src = self.vocabulary.encode(torch.tensor([[a, b]], device=self.device))
+        src = self.source.encode(torch.tensor([[a, b]], device=self.device))
         tokens, logps = model.generate(src, max(beams))
         lines = [f"gcd({a}, {b}) = {math.gcd(a, b)}; the model says, best first:"]
         for row, logp in zip(tokens[0].tolist(), logps[0].tolist()):
             if logp > -math.inf:
-                answer = self.vocabulary.read(self.vocabulary.text(row))
+                words = self.target.text(row)
+                answer = self.target.read(words)
                 verdict = "right" if answer == math.gcd(a, b) else "wrong"
-                shown = self.vocabulary.text(row) if answer is None else answer
-                lines.append(f"  {shown:<10}  {verdict}  (probability {math.exp(logp):.3f})")
+                shown = words if answer is None else answer
+                lines.append(f"  {shown:<10}  {verdict}  (probability {math.exp(logp):.2g})")
         return "\n".join(lines)
 
 
@@ -260,7 +264,8 @@ def rules(predictions, base, evals):
     yield f"R1  Predictions are deterministic: {r1:.1%} of pairs get the f(k) of their GCD k."
 
     correct = [k for k, (f, _) in predictions.items() if f == k]
-    grokked = [k for k in correct if pow(base, 7, k) != 0]  # no k up to 100 has 7 prime factors
+    # k is a product of the base's primes if it divides base^7: no k up to 100 has 7 prime factors
+    grokked = [k for k in correct if pow(base, 7, k) != 0]
     yield (f"R2  Correct predictions, f(k) = k, are products of the primes of {base}: "
            f"{len(correct) - len(grokked)} of {len(correct)} are.")
     if grokked:

@@ -65,9 +65,8 @@ def trees(empty, operators):
 @cache
 def next_operator(empty, operators):
     """Where it can go, as (empty places left of it, its arity), in proportion to the trees."""
-    places = [(skip, arity) for skip in range(empty) for arity in (1, 2)]
     return cumulative({(skip, arity): trees(empty - skip - 1 + arity, operators - 1)
-                       for skip, arity in places})
+                       for skip in range(empty) for arity in (1, 2)})
 
 
 def cumulative(weights):
@@ -160,7 +159,7 @@ def warm_up():
 
 
 def read(text):
-    """Prefix notation, not malformed -> the expression."""
+    """Prefix notation, not malformed -> the expression, or Undefined."""
     return normal(read_prefix(text))
 
 
@@ -184,7 +183,7 @@ class KnownIntegrals:
             return scale(read(found[1]), Fraction(c) / found[0])
         if len(f) == 1:
             raise Undefined("not a known integral")
-        return add(*(self.integral({product: a}) for product, a in f.items()))
+        return add(*(self.integral({term: a}) for term, a in f.items()))
 
 
 def known_integrals(pairs):
@@ -197,11 +196,11 @@ def known_integrals(pairs):
 
 
 def by_parts(max_ops, rng, known):
-    """IBP: draw F and G; where the integral of f G is known, that of F g is F G less it."""
+    """IBP: draw F and G; where the integral of f G is known, that of F g is F G minus it."""
     F, G = draw_function(max_ops, rng), draw_function(min(4, max_ops), rng)
-    rest = scale(known.integral(product(derivative(F), G)), -1)
+    rest = scale(known.integral(expand(derivative(F), G)), -1)
     problem = multiply(F, derivative(G))
-    solutions = [without_constants(add(FG, rest)) for FG in (multiply(F, G), product(F, G))]
+    solutions = [without_constants(add(FG, rest)) for FG in (multiply(F, G), expand(F, G))]
     solution = min(solutions, key=lambda e: len(prefix(e)))
     if not problem or not solution:
         raise Undefined("a constant")
@@ -209,7 +208,7 @@ def by_parts(max_ops, rng, known):
     return problem, solution
 
 
-def product(a, b):
+def expand(a, b):
     """a b, multiplied out."""
     return add(*(multiply({p: c}, {q: d}) for p, c in a.items() for q, d in b.items()))
 
@@ -276,13 +275,13 @@ def parallel(function, items, workers, seconds=None):
 # Sets of examples: text files, in the form of the published ones: "1|sub Y' f <tab> F"
 
 GENERATORS = {"bwd": backward, "fwd": forward, "ibp": by_parts}
-ATTEMPTS = {"bwd": (20_000, 500), "fwd": (500, 1), "ibp": (100_000, 5_000)}  # a file, a work item
-TABLE = 100_000  # backward examples, the known integrals that integration by parts begins with
+ATTEMPTS = {"bwd": (20_000, 500), "fwd": (500, 1), "ibp": (100_000, 5_000)}  # a file, a job
+KNOWN = 100_000  # backward examples: the known integrals that integration by parts begins with
 SYMPY_SECONDS = 0.15  # what SymPy does not integrate in this time, it rarely does in ten times that
 
 
-def is_test(problem):
-    """Which problems are reserved for testing, whatever set they come from."""
+def for_testing(problem):
+    """Whether a problem, a text, is held out for testing, whatever set it comes from."""
     return zlib.crc32(problem.encode()) % HELD_OUT == 0
 
 
@@ -296,7 +295,7 @@ class Attempts:
     def __init__(self, kind, part, max_ops, workers):
         self.kind, self.part, self.max_ops = kind, part, max_ops
         if kind == "ibp":
-            self.known = known_integrals(make_set("bwd", "train", max_ops, TABLE, workers))
+            self.known = known_integrals(make_set("bwd", "train", max_ops, KNOWN, workers))
 
     def __call__(self, attempts):
         """-> the lines of new examples, and what became of the attempts."""
@@ -308,7 +307,7 @@ class Attempts:
             try:
                 f, F = generate(rng)
                 problem = prefix(f)
-                if is_test(problem) != (self.part == "test"):
+                if for_testing(problem) != (self.part == "test"):
                     raise Undefined("for the other part")
                 solution = prefix(F if F is not None else sympy_integral(f))
                 if too_long(problem, solution, WORDS):
@@ -324,8 +323,8 @@ class Attempts:
 def make_set(kind, part, max_ops, size, workers, max_words=WORDS):
     """So many distinct examples [(f, F), ...] as texts: read from files, which are made if need be.
 
-    The same whatever the number of workers, but that of what SymPy integrates just within its time
-    a slower machine may lose some. Files are written whole: after a kill, it goes on.
+    The same whatever the number of workers; but of what SymPy integrates just in time, a slower
+    machine may lose some. Files are written whole: after a kill, it goes on.
     """
     folder, pairs, attempts, start = DATA / f"{kind}-{part}-ops{max_ops}", {}, None, time.time()
     outcomes = Counter()
@@ -449,10 +448,10 @@ def agree(f, g):
             x, a = ABOVE, values(f, ABOVE)
             use = np.isfinite(a) & (abs(a) < 1e250)
         b = values(g, x)
-        unsure = use & ~(abs(a - b) <= 1e-7 * abs(a))
+        unsure = use & ~(abs(a - b) <= 1e-7 * abs(a))  # let 50 digits decide; if many, at once
     if use.sum() < 3 or (unsure.sum() > 3 and not agree_at(f, g, complex(x[unsure][0]))):
         return False
-    unsure[use.nonzero()[0][::10]] = True
+    unsure[use.nonzero()[0][::10]] = True  # doubles may agree by chance
     return all(agree_at(f, g, complex(z)) for z in x[unsure])
 
 
@@ -487,7 +486,10 @@ RIGHT = {"proved", "verified"}
 def judge(item):
     """(problem, hypotheses), texts -> the verdicts on them, up to the first right one."""
     problem, hypotheses = item
-    f, verdicts = read(problem), []
+    try:
+        f, verdicts = read(problem), []
+    except Undefined:  # a problem of someone's file: not real, or too large
+        return []
     for text in hypotheses:
         verdicts.append(verdict(f, text))
         if verdicts[-1] in RIGHT:
@@ -510,7 +512,7 @@ class Examples:
     """Problems and solutions as word numbers, the shortest first."""
 
     def __init__(self, pairs, vocabulary):
-        rows = [[vocabulary.numbers(text.split()) for text in pair] for pair in pairs]
+        rows = [[vocabulary.ids(text) for text in pair] for pair in pairs]
         random.Random(1).shuffle(rows)  # those of one length come in no order
         rows.sort(key=lambda row: (len(row[0]) + len(row[1])))
         self.sides = [self.flat([row[side] for row in rows]) for side in (0, 1)]
@@ -561,7 +563,7 @@ class Integration:
                  workers=1, test_size=500, device="cpu"):
         for name, value in [("max-ops", max_ops), ("examples", examples), ("workers", workers)]:
             if value < 1:
-                raise ValueError(f"--{name} {value}: it is 1 or more")
+                raise ValueError(f"--{name} {value}: it can be 1 or more")
         if not 5 <= max_words <= WORDS:
             raise ValueError(f"--max-words {max_words}: it can be 5 to {WORDS}")
         self.train_data = kinds_of(train_data)
@@ -569,8 +571,8 @@ class Integration:
         self.max_ops, self.max_words, self.examples = max_ops, max_words, examples
         self.workers, self.test_size = workers, test_size
         self.device = "cpu"  # wherever the model may be: examples are read, not computed
-        self.vocabulary = Expressions()
-        self.src_words = self.tgt_words = len(self.vocabulary)
+        self.source = self.target = Expressions()
+        self.src_words = self.tgt_words = len(self.source)
         self.src_len, self.tgt_len = max_words, max_words + 1  # and <eos>
         self.name = "-".join(["integrate", *(Path(data).stem for data in self.train_data)]
                              + [f"ops{max_ops}"] * (max_ops != 5))
@@ -597,7 +599,7 @@ class Integration:
         taken = {f for pairs in self.tests.values() for f, _ in pairs}
         pairs = {f: F for data in self.train_data
                  for f, F in self.load(data, "train", self.examples) if f not in taken}
-        return Examples(list(pairs.items()), self.vocabulary)
+        return Examples(list(pairs.items()), self.source)
 
     def prepare(self):
         """Make or read all that training needs."""
@@ -615,14 +617,14 @@ class Integration:
 
     def hypotheses(self, model, problems, beam, chunk=2048):
         """The beam's best solutions of each problem, texts, the likeliest first."""
-        ids = [torch.tensor(self.vocabulary.numbers(f.split())) for f in problems]
+        ids = [torch.tensor(self.source.ids(f)) for f in problems]
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         found, rows = [None] * len(ids), max(1, chunk // beam)
         for group in (order[i : i + rows] for i in range(0, len(order), rows)):
             src = torch.nn.utils.rnn.pad_sequence([ids[i] for i in group], True, PAD)
             tokens, logp = model.generate(src, beam, chunk)
             for i, row, scores in zip(group, tokens.tolist(), logp.tolist()):
-                found[i] = [self.vocabulary.text(words) for words, score in zip(row, scores)
+                found[i] = [self.target.text(words) for words, score in zip(row, scores)
                             if score > -math.inf]
         return found
 
@@ -687,7 +689,8 @@ class Integration:
         return "\n".join(lines)
 
     def ask(self, text, model, beams=(1,)):
-        """The model's answers to a problem like "x*cos(x)", each checked, or a ValueError."""
+        """The model's answers to a problem like "x*cos(x)", best first, each checked; ValueError
+        if it is none."""
         try:
             f = parse(text)
         except Undefined as error:
@@ -698,12 +701,12 @@ class Integration:
         if len(problem.split()) > self.max_words:
             raise ValueError(f"{text!r} is {len(problem.split())} words; "
                              f"this model takes {self.max_words}")
-        src = torch.tensor([self.vocabulary.ids(problem)])
+        src = torch.tensor([self.source.ids(problem)])
         tokens, logps = model.generate(src, max(beams))
         lines = [f"the integral of {infix(f)}; the model says, best first:"]
         for row, logp in zip(tokens[0].tolist(), logps[0].tolist()):
             if logp > -math.inf:
-                answer = self.vocabulary.text(row)
+                answer = self.target.text(row)
                 said = verdict(f, answer)
                 if said != "malformed":
                     try:
@@ -750,10 +753,8 @@ def read_run(folder):
         log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         last = [event for event in log if event["event"] == "eval"][-1]
         return log[0]["train_data"], last["accuracy_by_test"]
-    except OSError as error:
-        raise ValueError(f"{error.filename}: {error.strerror}")
     except (ValueError, LookupError):
-        raise ValueError(f"{folder} holds no finished run of integration") from None
+        raise ValueError(f"{folder} holds no evaluated run of integration") from None
 
 
 def sympy_solves(problem):
@@ -841,10 +842,10 @@ def main(argv=None):
                              help="processes (one for each core)")
     runs = commands.add_parser("table", help="several runs beside the talk's table")
     runs.add_argument("runs", nargs="+", type=Path, help="folders of runs")
-    args = parser.parse_args(argv or ["show"])
+    args = parser.parse_args((sys.argv[1:] if argv is None else argv) or ["show"])
     for name in ("examples", "test_size", "seconds", "max_ops", "workers"):
         if getattr(args, name, 1) < 1:
-            parser.error(f"--{name.replace('_', '-')}: it is 1 or more")
+            parser.error(f"--{name.replace('_', '-')} {getattr(args, name)}: it can be 1 or more")
     try:
         COMMANDS[args.command](args)
     except OSError as error:

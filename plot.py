@@ -255,8 +255,7 @@ def attention_map(task, model, problem):
     tgt = torch.cat([torch.full_like(answer[:, :1], model.bos), answer[:, :-1]], dim=1)
     weights = cross_attention(model, src, tgt).cpu().numpy()
     layers, heads, height, width = weights.shape
-    read, write = ((getattr(task, side, None) or task.vocabulary).words
-                   for side in ("source", "target"))
+    read, write = task.source.words, task.target.words
     words = [read[i] for i in src[0]]
     columns = max(c for c in (1, 2, 4, 8) if c == 1 or heads % c == 0 and c * width <= 32)
     rows = layers * heads // columns

@@ -16,7 +16,7 @@ import torch
 
 SPECIAL = ["<pad>", "<bos>", "<eos>"]
 PAD, BOS, EOS = range(3)
-HELD_OUT = 10  # one problem in this many is kept for testing
+HELD_OUT = 10  # one problem in this many is held out for testing
 
 
 def pack(tokens):
@@ -33,9 +33,10 @@ def as_target(tokens):
 
 
 def held_out(x):
-    """Which problems are reserved for testing: a tenth of all, chosen by a hash of x (n,) int64.
+    """Which problems are held out for testing: a tenth of all, chosen by a hash of x (n,) int64.
 
-    x numbers the problems, as far as possible one by one. So no test problem is ever trained on.
+    x is a number of the problem alone, as far as possible another for each: so the same problems
+    are held out in every run, and none of them is ever trained on.
     """
     x = (x ^ (x >> 32)) * 0x2545F4914F6CDD1D  # int64 wraps around, as a hash may
     return (x >> 33) % HELD_OUT == 0
@@ -109,7 +110,8 @@ class Integers(Vocabulary):
         running = ((tokens != EOS) & (tokens != PAD)).cumprod(dim=1).bool()
         digit = tokens - self.zero
         valid = (tokens[:, 0] == self.plus) | (tokens[:, 0] == self.minus)
-        valid &= (running.sum(dim=1) > 1) & ((digit >= 0) | ~running)[:, 1:].all(dim=1)
+        is_digit = (digit >= 0) & (digit < self.base)
+        valid &= (running.sum(dim=1) > 1) & (is_digit | ~running)[:, 1:].all(dim=1)
         value, limit = torch.zeros_like(tokens[:, 0]), torch.iinfo(torch.int64).max
         for column in range(1, tokens.size(1)):
             here, d = running[:, column], digit[:, column]
@@ -130,7 +132,7 @@ class Integers(Vocabulary):
         """Text -> the int, or None where it is not one integer: '+ 1 0' -> 10, '1 +' -> None."""
         sign, *digits = text.split() or [""]
         numbers = [self.number.get(digit, PAD) - self.zero for digit in digits]
-        if sign not in ("+", "-") or min(numbers, default=-1) < 0:
+        if sign not in ("+", "-") or not numbers or not all(0 <= d < self.base for d in numbers):
             return None
         value = 0
         for digit in numbers:

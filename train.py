@@ -45,13 +45,14 @@ import torch
 from tokenizers import BOS, EOS, PAD
 
 # Where each task's class is. What it has: scales, the defaults of each --scale; add_arguments, its
-# flags, which its constructor takes, with test_size and device; free, those of its flags that are
-# about evaluation alone; name, for the run's folder; src_words, tgt_words, src_len, tgt_len, the
-# sizes of its vocabularies and sequences; and prepare, batch, evaluate, headline, report and ask.
+# flags, which its constructor takes, with test_size and device; free, those of its flags that may
+# change in a run taken up again; device, where its batches are made; name, for the run's folder;
+# source and target, its vocabularies; src_words, tgt_words, src_len, tgt_len, the sizes of these
+# and of its sequences; and prepare, batch, evaluate, headline, report and ask.
 TASKS = {"gcd": "gcd:GCD", "eigen": "eigen:LinearAlgebra", "integrate": "integrate:Integration",
          "sums": "translations.sums:Sums",
-         "derivatives": "translations.derivatives:Derivatives",
          "roots": "translations.roots:Roots",
+         "derivatives": "translations.derivatives:Derivatives",
          "recurrences": "translations.recurrences:Recurrences"}
 
 RANK = int(os.environ.get("RANK", 0))  # which process this is, of how many: torchrun sets it
@@ -186,8 +187,10 @@ class Trainer:
 
     def agree_to_stop(self):
         """Whether to stop now. Several processes must do so after the same step, so they vote."""
-        if WORLD == 1 or self.step % 20:
-            return WORLD == 1 and self.stop_asked
+        if WORLD == 1:
+            return self.stop_asked
+        if self.step % 20:
+            return False
         vote = torch.tensor(float(self.stop_asked), device=self.args.device)
         torch.distributed.all_reduce(vote, torch.distributed.ReduceOp.MAX)
         return vote.item() > 0
@@ -332,7 +335,8 @@ def make_parser(task, scale):
     add("--scale", choices=["laptop", "talk"], default="laptop",
         help="defaults for a laptop (minutes) or as on the slides (a GPU); flags given by hand win")
     add("--epochs", type=positive(int), help="epochs to train")
-    add("--epoch-size", type=positive(int), default=300_000, help="examples in an epoch (300000)")
+    add("--epoch-size", type=positive(int), default=300_000,
+        help="examples in an epoch (300000, or as said below)")
     add("--batch-size", type=positive(int), help="examples in a step, on each process")
     add("--lr", type=positive(float), help="peak learning rate")
     add("--warmup", type=positive(int), help="steps in which the learning rate rises to its peak")
@@ -346,8 +350,9 @@ def make_parser(task, scale):
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto",
         help="auto takes CUDA if it is there")
     add("--compile", action="store_true",
-        help="compile the training step first, which takes minutes and makes small models faster")
-    add("--beam", type=positive(int), nargs="+", default=[1], help="beam sizes to evaluate (1)")
+        help="compile the model first, which takes minutes; on CUDA, as one graph of kernels")
+    add("--beam", type=positive(int), nargs="+", default=[1],
+        help="beam sizes to evaluate (1, or as said below)")
     add("--test-size", type=positive(int), help="held-out test examples")
     add("--out", type=Path, help="the run's folder (runs/<task and main flags>)")
     mode = parser.add_mutually_exclusive_group()
@@ -363,12 +368,13 @@ def make_parser(task, scale):
         defaults = task.scales.get(scale, {})
         parser.set_defaults(**defaults)
         parser.epilog = f"--scale {scale}: " + " ".join(
-            f"--{name.replace('_', '-')} {value}" for name, value in defaults.items())
+            f"--{name.replace('_', '-')} {str(value).strip('[]').replace(',', '')}"
+            for name, value in defaults.items())
     return parser
 
 
 def make_task(task_class, args):
-    """Apple's GPU has no 64-bit floats: its data are made on the CPU."""
+    """The task of these flags. Apple's GPU has no 64-bit floats: there the CPU makes the data."""
     flags = {name: getattr(args, name) for name in inspect.signature(task_class).parameters}
     return task_class(**flags | {"device": "cpu" if args.device == "mps" else args.device})
 
@@ -396,7 +402,7 @@ def read_flags(argv):
 
 
 def recall(parser, argv, given, checkpoint, free):
-    """The flags of the checkpoint's run: but for the free ones, none given now contradicts them."""
+    """The flags of the checkpoint's run. One given now must agree, unless it is free to change."""
     config = checkpoint["config"]
 
     def must_agree(flag, was, now):
@@ -426,7 +432,7 @@ def pick_device(name):
         return name
     gpus, needed = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if gpus < needed:
-        raise ValueError(f"--device cuda: {needed} CUDA device needed, {gpus} here")
+        raise ValueError(f"--device cuda: CUDA devices needed: {needed}, here: {gpus}")
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
 
 

@@ -50,8 +50,8 @@ def test_a_batch_spells_the_pairs_out():
     src, tgt = task.batch(300, rng(1))
     assert src.size(1) <= task.src_len and tgt.size(1) <= task.tgt_len + 1
     for (a, b), g, x, y in zip(pairs.tolist(), gcds.tolist(), src, tgt):
-        assert task.vocabulary.text(x) == f"{task.vocabulary.write(a)} {task.vocabulary.write(b)}"
-        assert task.vocabulary.text(y) == "<bos> " + task.vocabulary.write(g)
+        assert task.source.text(x) == f"{task.source.write(a)} {task.source.write(b)}"
+        assert task.target.text(y) == "<bos> " + task.source.write(g)
 
 
 def test_uniform_operands_give_gcds_in_one_over_k_squared():
@@ -162,7 +162,7 @@ class Oracle:
     """Stands in for a model: answers each pair (a, b) with f(gcd(a, b)), spelt in words."""
 
     def __init__(self, task, f=lambda k: k):
-        self.tokens, self.f, self.width = task.vocabulary, f, task.tgt_len
+        self.tokens, self.f, self.width = task.target, f, task.tgt_len
 
     def generate(self, src, beam=1):
         words = torch.zeros(len(src), beam, self.width, dtype=torch.int64)

@@ -21,7 +21,7 @@ import torch
 import integrate
 import train
 from calculus import Undefined, parse, prefix, to_sympy
-from integrate import (GENERATORS, agree, backward, by_parts, draw, draw_tree, is_test, judge,
+from integrate import (GENERATORS, agree, backward, by_parts, draw, draw_tree, for_testing, judge,
                        known_integrals, make_set, parallel, read, sympy_integral, trees,
                        verdict)
 from tokenizers import Expressions, read_prefix
@@ -32,12 +32,12 @@ x = sympy.Symbol("x")
 @pytest.fixture(scope="module", autouse=True)
 def data(tmp_path_factory):
     """Sets of small functions, in a folder of the tests."""
-    before = integrate.DATA, integrate.ATTEMPTS, integrate.TABLE
-    integrate.TABLE = 500
+    before = integrate.DATA, integrate.ATTEMPTS, integrate.KNOWN
+    integrate.KNOWN = 500
     integrate.DATA = tmp_path_factory.mktemp("data")
     integrate.ATTEMPTS = {"bwd": (2000, 500), "fwd": (40, 1), "ibp": (2000, 500)}
     yield integrate.DATA
-    integrate.DATA, integrate.ATTEMPTS, integrate.TABLE = before
+    integrate.DATA, integrate.ATTEMPTS, integrate.KNOWN = before
 
 
 def test_docstring():
@@ -203,7 +203,7 @@ def test_a_set_goes_on_where_it_was_killed(tmp_path, monkeypatch):
 def test_a_test_problem_is_in_no_training_set(tmp_path):
     for kind in GENERATORS:
         for part in ("train", "test"):
-            assert all(is_test(f) == (part == "test")
+            assert all(for_testing(f) == (part == "test")
                        for f, _ in make_set(kind, part, 3, 20, 2))
     task = small_task()
     task.prepare()
@@ -241,7 +241,7 @@ def test_our_files_are_such_files(tmp_path):
 
 def test_batches_are_padded_rows_of_the_set_and_of_similar_length():
     task = small_task()
-    text, pairs = task.vocabulary.text, dict(make_set("bwd", "train", 3, 300, 2, 40))
+    text, pairs = task.source.text, dict(make_set("bwd", "train", 3, 300, 2, 40))
     for seed in range(20):
         src, tgt = task.batch(16, torch.Generator().manual_seed(seed))
         assert len(src) == len(tgt) == 16

@@ -119,8 +119,7 @@ def test_attention_is_that_of_torch():
 def test_the_words_of_a_problem_are_those_that_the_model_sees(task, problem, words):
     model = make(task.src_words, task.tgt_words, task.src_len, task.tgt_len)
     src = plot.source_words(task, model, problem)
-    vocabulary = task.source if hasattr(task, "source") else task.vocabulary
-    assert src.shape[0] == 1 and vocabulary.text(src[0]) == words
+    assert src.shape[0] == 1 and task.source.text(src[0]) == words
     assert not model.src_embedding._forward_pre_hooks
 
 
@@ -139,7 +138,7 @@ def test_without_matplotlib(capsys, monkeypatch, tmp_path):
     (["curves", "none"], "none/log.jsonl: No such file"),
     (["curves", ROOT / "tests"], "No such file"),
     (["curves", RESULTS / "gcd-base2", RESULTS / "eigen-add3"], "runs of eigen and gcd"),
-    (["table", RESULTS / "gcd-base2"], "no finished run of eigenvalues"),
+    (["table", RESULTS / "gcd-base2"], "no evaluated run of eigenvalues"),
     (["tree", "x*cos(2*x"], "'x*cos(2*x': that is not an expression"),
     (["tree", "f(x)"], "'f(x)' is not a function of x"),
     (["tree", "1/(x-x)"], "division by zero"),

@@ -23,7 +23,7 @@ class Derivatives(Translation):
     target = LinearCombinations(["x^4", "x^3", "x^2", "x", ""])
     src_len, tgt_len = 23, 24  # five terms of 4 words and one of 3; four of 5, one of 3 and <eos>
 
-    def draw(self, n, generator):
+    def sample(self, n, generator):
         """n polynomials (n, 6), x^5 first, half the coefficients 0, and their derivatives."""
         def random(*bounds):
             return torch.randint(*bounds, (n, 6), generator=generator, device=generator.device)

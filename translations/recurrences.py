@@ -24,7 +24,7 @@ class Recurrences(Translation):
     source, target = Integers(10), LinearCombinations(["u_{n-1}", "u_{n-2}"])
     src_len, tgt_len = 26, 7  # terms of up to 1, 1, 3, 4, 5 and 6 digits, with their signs
 
-    def draw(self, n, generator):
+    def sample(self, n, generator):
         """n sequences (n, 6) and their laws, a and b (n, 2). Backward, as in integration: one draws
         the law, and from it comes the sequence."""
         def random():
@@ -37,10 +37,13 @@ class Recurrences(Translation):
     def read(self, text):
         """A problem that someone asks: "1 1 2 3 5 8" -> [1, 1, 2, 3, 5, 8]."""
         terms = text.replace(",", " ").split()
-        if len(terms) != 6 or not all(re.fullmatch(r"-?\d{1,6}", term) for term in terms):
-            raise ValueError(f'{text!r}: six terms of a sequence are a problem, of up to six '
-                             'digits, as "1 1 2 3 5 8"')
-        return [int(term) for term in terms]
+        if len(terms) != 6 or not all(re.fullmatch(r"-?\d+", term) for term in terms):
+            raise ValueError(f'{text!r}: six terms of a sequence are a problem, as "1 1 2 3 5 8"')
+        problem = [int(term) for term in terms]
+        if sum(map(self.source.length, problem)) > self.src_len:
+            raise ValueError(f"{text!r}: these terms are too long a problem: {self.src_len} signs "
+                             "and digits is the most")
+        return problem
 
     def show(self, problem):
         return ", ".join(map(str, problem))

@@ -4,9 +4,9 @@
     python train.py --task roots --ask "x^2-x-1"
 
 >>> task = Roots()
->>> source, target = task.batch(1, torch.Generator().manual_seed(0))
+>>> source, target = task.batch(1, torch.Generator().manual_seed(1))
 >>> task.source.text(source[0]), task.target.text(target[0])
-('+ 9 x^2 - 4 3 x - 1 3', '<bos> + 506 E-2 - 285 E-3')
+('+ 5 x^2 - 2 x - 5', '<bos> + 122 E-2 - 820 E-3')
 """
 
 import math
@@ -30,11 +30,11 @@ class Roots(Translation):
     def target(self):
         return Floats("p1000", low=-2, high=3, device=self.device)
 
-    def draw(self, n, generator):
-        """n polynomials (n, 3) that have real roots, and these, (n, 2)."""
-        def random(low, high):
-            return torch.randint(low, high, (n,), generator=generator, device=generator.device)
-        a, b, c = random(1, 10), random(-99, 100), random(-99, 100)
+    def sample(self, n, generator):
+        """n polynomials (n, 3) that have real roots, as many of each size, and their roots (n, 2)."""
+        size = torch.randint(1, 100, (n,), generator=generator, device=generator.device)
+        u = torch.rand(3, n, generator=generator, device=generator.device)
+        a, b, c = (1 + 9 * u[0]).long(), *((2 * size + 1) * u[1:]).long() - size
         c = torch.where(b * b < 4 * a * c, -c, c)  # now the roots are real
         root = (b * b - 4 * a * c).double().sqrt()
         roots = torch.stack([root - b, -root - b], dim=1) / (2 * a)[:, None]
@@ -54,8 +54,7 @@ class Roots(Translation):
         return self.source.show(problem)
 
     def judge(self, problem, words):
-        """The roots that the model's words are, and whether both are right, within 5% as in the
-        talk's linear algebra."""
+        """The roots that the model's words are, and whether each of both is right within 5%."""
         number = r"([+-]\d+E-?\d+)"
         match = re.fullmatch(2 * number, words.replace(" ", ""))
         if not match:
@@ -64,5 +63,5 @@ class Roots(Translation):
         a, b, c = problem
         root = math.sqrt(b * b - 4 * a * c)
         truth = (root - b) / (2 * a), (-root - b) / (2 * a)
-        right = all(math.isclose(x, y, rel_tol=0.05) for x, y in zip(answer, truth))
+        right = all(abs(x - y) <= 0.05 * abs(y) for x, y in zip(answer, truth))
         return "{:.3g}, {:.3g}".format(*answer), right

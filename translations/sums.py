@@ -4,9 +4,9 @@
     python train.py --task sums --ask "7 9"
 
 >>> task = Sums()
->>> source, target = task.batch(1, torch.Generator().manual_seed(0))
+>>> source, target = task.batch(1, torch.Generator().manual_seed(4))
 >>> task.source.text(source[0]), task.target.text(target[0])
-('+ 3 6 0 4 4 + 4 8 2 3 9', '<bos> + 8 4 2 8 3')
+('+ 6 2 8 + 6 2 4', '<bos> + 1 2 5 2')
 """
 
 import torch
@@ -22,7 +22,7 @@ class Sums(Translation):
     source = target = Integers(10)
     src_len, tgt_len = 12, 8
 
-    def draw(self, n, generator):
+    def sample(self, n, generator):
         """n pairs of integers (n, 2), as many of one digit as of five, and their sums (n, 1)."""
         exponent = torch.rand(n, 2, generator=generator, device=generator.device)
         pairs = (100_000 ** exponent).long()
@@ -31,8 +31,8 @@ class Sums(Translation):
     def read(self, text):
         """A problem that someone asks: "7 9" -> [7, 9]."""
         numbers = text.replace("+", " ").split()
-        if len(numbers) != 2 or not all(n.isdecimal() and int(n) < 100_000 for n in numbers):
-            raise ValueError(f'{text!r}: two integers from 0 to 99999 are a problem, as "7 9"')
+        if len(numbers) != 2 or not all(n.isdecimal() and 0 < int(n) < 100_000 for n in numbers):
+            raise ValueError(f'{text!r}: two integers from 1 to 99999 are a problem, as "7 9"')
         return [int(n) for n in numbers]
 
     def show(self, problem):

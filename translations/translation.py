@@ -2,7 +2,7 @@
 
 Slide: "Mathematics as a translation task". A task of your own is a class with the few lines that
 sums.py has, and an entry in TASKS, in train.py. What one has to say is listed below; what this file
-then does with it: keep test problems out of training, write batches, judge, report, answer.
+then does with it: hold test problems out of training, write batches, judge, report, answer.
 """
 
 import math
@@ -18,7 +18,7 @@ class Translation:
     name, title           for the run's folder, for the report
     source, target        the vocabularies of problems and of solutions
     src_len, tgt_len      the most words of a problem, and of a solution with <eos>
-    draw(n, generator)    n problems and their solutions, two tensors of n rows each
+    sample(n, generator)  n problems and their solutions, two tensors of n rows each
     read(text)            a problem that someone asks, as a row; ValueError if it is none
     show(problem)         a row, as one writes it by hand
     judge(problem, words) the model's answer, as one writes it by hand (None if its words say
@@ -42,15 +42,15 @@ class Translation:
         self.test_size, self.device, self.tests = test_size, device, None
         self.src_words, self.tgt_words = len(self.source), len(self.target)
 
-    def sample(self, n, generator, testing=False):
-        """n problems and solutions, of the tenth kept for testing or of all others."""
-        problems, solutions = self.draw(n, generator)
-        while len(todo := (self.kept(problems) != testing).nonzero().flatten()):
-            problems[todo], solutions[todo] = self.draw(len(todo), generator)
+    def draw(self, n, generator, testing=False):
+        """n problems and solutions, of the tenth held out for testing or of all others."""
+        problems, solutions = self.sample(n, generator)
+        while len(todo := (self.for_testing(problems) != testing).nonzero().flatten()):
+            problems[todo], solutions[todo] = self.sample(len(todo), generator)
         return problems, solutions
 
-    def kept(self, problems):
-        """Which of the problems (n, k) are kept for testing, by a hash of all they hold."""
+    def for_testing(self, problems):
+        """Which of the problems (n, k) are held out for testing, by a hash of all they hold."""
         number = torch.zeros_like(problems[:, 0])
         for column in problems.T:
             number = 1_000_003 * number + column
@@ -58,14 +58,14 @@ class Translation:
 
     def batch(self, n, generator):
         """n problems and solutions as padded LongTensors: (n, <= src_len), (n, <= tgt_len + 1)."""
-        problems, solutions = self.sample(n, generator)
+        problems, solutions = self.draw(n, generator)
         return self.source.encode(problems), as_target(self.target.encode(solutions))
 
     def prepare(self):
         """Draw the test problems, each of them once; they are the same for all runs."""
         if self.tests is None:
             generator = torch.Generator().manual_seed(2023)
-            problems, _ = self.sample(2 * self.test_size, generator, testing=True)
+            problems, _ = self.draw(2 * self.test_size, generator, testing=True)
             self.tests = [*dict.fromkeys(map(tuple, problems.tolist()))][: self.test_size]
 
     def translate(self, model, problems, beam=1):
@@ -80,19 +80,23 @@ class Translation:
                    for words, (answer, right), p in zip(texts, judged, logp) if p > -math.inf]
 
     def evaluate(self, model, beams=(1,), final=False):
-        """The share of test problems that the best answer is right for, at each beam size. final:
-        five problems with their answers, and the first five that are wrong."""
+        """The share of test problems that the best answer is right for.
+
+        At the end, also five problems with their answers, and the first five that are wrong; and,
+        for several beam sizes, the accuracy of the best translation at each.
+        """
         self.prepare()
-        accuracy = {}
-        for beam in beams:
-            judged = [(self.show(problem), *answers[0][:2]) for problem, answers
-                      in zip(self.tests, self.translate(model, self.tests, beam))]
-            accuracy[str(beam)] = sum(right for *_, right in judged) / len(judged)
+        judged = {str(beam): [(self.show(problem), *answers[0][:2]) for problem, answers
+                              in zip(self.tests, self.translate(model, self.tests, beam))]
+                  for beam in (beams if final else beams[:1])}
+        accuracy = {beam: sum(right for *_, right in answers) / len(answers)
+                    for beam, answers in judged.items()}
+        first = judged[str(beams[0])]
         result = {"accuracy": accuracy[str(beams[0])]}
-        if len(beams) > 1:
-            result["accuracy_by_beam"] = accuracy
         if final:
-            result["some"] = judged[:5] + [e for e in judged[5:] if not e[2]][:5]
+            result["some"] = first[:5] + [answer for answer in first[5:] if not answer[2]][:5]
+        if len(accuracy) > 1:
+            result["accuracy_by_beam"] = accuracy
         return result
 
     def headline(self, result):
@@ -105,17 +109,19 @@ class Translation:
         wide, wider = (max(len(row[column]) for row in last["some"]) for column in (0, 1))
         return "\n".join([
             f"{self.title}: what a transformer learned from {last['examples']:,} examples", "",
-            f"Accuracy on new problems: {last['accuracy']:.1%}", "",
+            f"Accuracy on new problems: {last['accuracy']:.1%}",
+            *(f"    beam {beam}: {accuracy:.1%}"
+              for beam, accuracy in last.get("accuracy_by_beam", {}).items()), "",
             "Some of them, and the first that it gets wrong:", "",
             *(f"  {problem:<{wide}}  =>  {answer:<{wider}}  {verdict(right)}"
               for problem, answer, right in last["some"])])
 
     def ask(self, text, model, beams=(1,)):
-        """The model's answers to a problem, each checked; ValueError if the text is no problem."""
+        """The model's answers to a problem, best first, each checked; ValueError if it is none."""
         problem = self.read(text)
         [answers] = self.translate(model, [problem], max(beams))
         return "\n".join([f"{self.show(problem)}; the model says, best first:"] + [
-            f"  {answer:<10}  {verdict(right)}  (probability {math.exp(logp):.3f})"
+            f"  {answer:<10}  {verdict(right)}  (probability {math.exp(logp):.2g})"
             for answer, right, logp in answers])
 
 
