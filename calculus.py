@@ -5,7 +5,7 @@ always written in one way: like terms are collected, constants folded, arguments
 
     expression   a sum       {product: coefficient}            3 x sin(x) - 1/2
     product      a frozenset {(factor, exponent)}              x sin(x)
-    factor       x, a function of an expression, a sum in brackets, or the root of a prime
+    factor       x, pi, a function of an expression, a sum in brackets, or a prime under a root
 
 There is one Factor object for each factor, made at its first use. So factors compare by address,
 whatever they hold, and remember their derivative: this is why thousands of functions a second can
@@ -32,7 +32,7 @@ FACTORS, TEXTS = {}, {}  # all factors made so far; how products are written
 
 
 class Undefined(ValueError):
-    """A number that is not real, not finite, or too large to be written."""
+    """No expression that can be used: not real, not finite, too large, or not what is wanted."""
 
 
 class Factor:
@@ -54,7 +54,8 @@ def factor(name, arg):
 
 
 def forget():
-    """Make room: expressions made before no longer go together with those made after."""
+    """If there are many factors, make room: expressions made before no longer go together with
+    those made after."""
     if len(FACTORS) > 300_000:
         FACTORS.clear()
         TEXTS.clear()
@@ -86,7 +87,7 @@ def evaluate(e, x, functions):
             if k.name == "x":
                 values[k] = x
             elif k.name == "pi":
-                values[k] = +functions.pi
+                values[k] = +functions.pi  # + makes a number of mpmath's pi
             elif k.name == "prime":
                 values[k] = k.arg
             elif k.name == "sum":

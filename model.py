@@ -39,8 +39,8 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def split(self, x, batch):
-        """(..., time, dim) -> (batch, heads, time, dim / heads); k rows for one of the batch, as in
-        beam search, become k times as many positions of it."""
+        """(rows, time, dim) -> (batch, heads, time * rows / batch, dim / heads). In beam search k
+        rows share one of the batch: they become k times as many positions of it."""
         return x.view(batch, -1, self.heads, x.size(-1) // self.heads).transpose(1, 2)
 
     def keys_values(self, x):
@@ -61,6 +61,8 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Sequential):
+    """Two layers at each position by itself (Vaswani et al., section 3.3)."""
+
     def __init__(self, dim):
         super().__init__(nn.Linear(dim, 4 * dim), nn.ReLU(), nn.Linear(4 * dim, dim))
 
@@ -69,7 +71,7 @@ class EncoderLayer(nn.Module):
     """x + attention(norm(x)), then x + feed-forward(norm(x)).
 
     With the norm before each block, gradients have a direct path to every layer. It learns faster:
-    an epoch of GCD in base 30 at rate 1e-3 gives 87.7% and 8 GCD; with the norm after, 87.0%, 6.
+    --task gcd --lr 1e-3 --epochs 1 gives 87.7% and 8 GCD; with the norm after, 87.0% and 6.
     """
 
     def __init__(self, dim, heads):
@@ -93,7 +95,8 @@ class DecoderLayer(nn.Module):
         self.norm3, self.feed_forward = nn.LayerNorm(dim), FeedForward(dim)
 
     def forward(self, x, past, causal_mask, memory, memory_mask):
-        """Returns the new x, and the keys and values of all positions up to x for the next call."""
+        """memory: the problem's keys and values, from Transformer.encode. Returns the new x, and
+        the keys and values of all positions up to x, the past of the next call."""
         h = self.norm1(x)
         present = self.attention.keys_values(h)
         if past is not None:

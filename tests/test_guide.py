@@ -34,7 +34,7 @@ def test_its_commands_are_understood():
     commands = re.findall(r"`python train\.py (--task[^`]*)`", GUIDE.replace("\n", " "))
     assert len(commands) >= 10
     for flags in commands:
-        train.read_flags(["--device", "cpu", *re.sub("--ask .*", "", flags).split()])
+        train.read_flags(["--device", "cpu", *re.sub("--(ask|help).*", "", flags).split()])
 
 
 def test_its_links_lead_somewhere():

@@ -15,7 +15,7 @@ from calculus import parse, prefix
 ROOT = Path(train.__file__).parent
 README = (ROOT / "README.md").read_text()
 RUNS = re.findall(r"`python train\.py (.*?)` \|.*\[(.*?%), (\d+) GCD\]\(results/(.*?)/", README)
-SOLVED = re.findall(r"`python train\.py (--task eigen .*?)` \|.*\[(.*?%)\]\(results/(.*?)/", README)
+SOLVED = re.findall(r"`python train\.py (--task .*?)` \|.*\[([\d.]+%)\]\(results/(.*?)/", README)
 LAWS = [path.name for path in sorted((ROOT / "results").glob("eigen-eigenvalues3-*"))]
 INTEGRATED = re.findall(r"`python train\.py (--task integrate .* --beam 1 10 50.*?)` \|", README)
 GROKKED = re.findall(r"^\| \[(\d)\]\(results/(.*?)/.*?\) \| (.*?) \|$", README, re.M)
@@ -73,7 +73,7 @@ def test_the_grokking_table_quotes_the_logs(seed, name, cells):
 
 
 @pytest.mark.parametrize("flags, accuracy, name", SOLVED)
-def test_the_table_of_linear_algebra_quotes_the_logs(flags, accuracy, name):
+def test_the_tables_of_accuracies_quote_the_logs(flags, accuracy, name):
     start, *evals, end = log(name)
     assert end["event"] == "end" and f"{end['accuracy']:.1%}" == accuracy
     args = read_flags(flags)

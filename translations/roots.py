@@ -4,9 +4,9 @@
     python train.py --task roots --ask "x^2-x-1"
 
 >>> task = Roots()
->>> source, target = task.batch(1, torch.Generator().manual_seed(1))
+>>> source, target = task.batch(1, torch.Generator().manual_seed(3))
 >>> task.source.text(source[0]), task.target.text(target[0])
-('+ 5 x^2 - 2 x - 5', '<bos> + 122 E-2 - 820 E-3')
+('+ 1 x^2 + 2 0 x - 1 4', '<bos> + 677 E-3 - 207 E-1')
 """
 
 import math
@@ -20,11 +20,11 @@ from translations.translation import Translation
 
 
 class Roots(Translation):
-    """The two real roots of a quadratic polynomial, the larger one first, in three digits."""
+    """The two real roots of x^2+bx+c, the larger one first, in three digits."""
 
     name, title = "roots", "The roots of a quadratic polynomial"
     source = LinearCombinations(["x^2", "x", ""])
-    src_len, tgt_len = 10, 7  # a, b and c have up to 1, 2 and 2 digits; twice 3 words and <eos>
+    src_len, tgt_len = 10, 7  # b and c have up to two digits; twice 3 words and <eos>
 
     @cached_property
     def target(self):
@@ -42,10 +42,10 @@ class Roots(Translation):
     def read(self, text):
         """A problem that someone asks: "x^2-x-1" -> [1, -1, -1]."""
         a, b, c = problem = self.source.read(text) or [0, 0, 0]
-        if not 0 < a < 10 or abs(b) > 99 or abs(c) > 99:
-            raise ValueError(f'{text!r}: polynomials ax^2+bx+c are a problem, with a from 1 to 9, '
-                             'b and c up to 99, as "x^2-x-1"')
-        if b * b < 4 * a * c:
+        if a != 1 or abs(b) > 99 or abs(c) > 99:
+            raise ValueError(f'{text!r}: polynomials x^2+bx+c are a problem, with b and c up to 99, '
+                             'as "x^2-x-1"')
+        if b * b < 4 * c:
             raise ValueError(f"{text!r} has no real roots")
         return problem
 
@@ -53,14 +53,14 @@ class Roots(Translation):
         return self.source.show(problem)
 
     def judge(self, problem, words):
-        """The roots that the model's words are, and whether each of both is right within 5%."""
+        """The roots that the model's words are, and whether both are right, each within 5%."""
         number = r"([+-]\d+E-?\d+)"
         match = re.fullmatch(2 * number, words.replace(" ", ""))
         if not match:
             return None, False
         answer = [float(root) for root in match.groups()]
-        a, b, c = problem
-        root = math.sqrt(b * b - 4 * a * c)
-        truth = (root - b) / (2 * a), (-root - b) / (2 * a)
+        _, b, c = problem
+        root = math.sqrt(b * b - 4 * c)
+        truth = (root - b) / 2, (-root - b) / 2
         right = all(abs(x - y) <= 0.05 * abs(y) for x, y in zip(answer, truth))
         return "{:.3g}, {:.3g}".format(*answer), right
