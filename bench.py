@@ -152,6 +152,7 @@ def bench(name, peaks):
         ours.train_step, reference.train_step, products.replay,
         lambda: ours.task.batch(n, generator))
     print(f"{name}: {CASES[name]}, batches of {n}, {len(products.calls)} matrix products a step")
+    print(f"{'':<42}{'ours':>10}{'the other':>10}")
     row("training, nn.Transformer", step, theirs, "examples/s", n)
     row("training, its matrix products alone", step, floor, "examples/s", n)
     row("making examples, training on them", batch, step, "examples/s", n)

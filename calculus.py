@@ -76,6 +76,11 @@ PI = {frozenset([(Factor("pi"), 1)]): 1}
 
 # Values at numbers
 
+# What modules call our functions, where they have another name.
+NAMES = {math: {"ln": "log"}, np: {"ln": "log", "asin": "arcsin", "acos": "arccos",
+                                   "atan": "arctan", "asinh": "arcsinh", "acosh": "arccosh",
+                                   "atanh": "arctanh"}}
+
 
 def evaluate(e, x, functions):
     """The value of an expression at x. functions: a module, math or numpy, that has sin and the
@@ -111,11 +116,6 @@ def evaluate(e, x, functions):
 
     real = getattr(functions, "mpf", float)
     return of_sum(e)
-
-
-NAMES = {math: {"ln": "log"}, np: {"ln": "log", "asin": "arcsin", "acos": "arccos",
-                                   "atan": "arctan", "asinh": "arcsinh", "acosh": "arccosh",
-                                   "atanh": "arctanh"}}
 
 
 def real_value(e, x):

@@ -44,7 +44,8 @@ from tokenizers import HELD_OUT, PAD, Expressions, as_target, read_prefix
 DATA = Path("data")  # where sets are kept
 WORDS = 512  # no problem or solution is longer
 
-# Random functions: trees, every shape as likely (paper, section 2.3 and appendix C)
+# Random functions: trees, every shape as likely (paper, section 2.3 and appendix C), with the
+# published code's weights
 
 UNARY = {"sqrt": 4, "pow2": 4, "pow3": 2, "pow4": 1, "pow5": 1, "ln": 4, "exp": 4, "sin": 4,
          "cos": 4, "tan": 4, "asin": 1, "acos": 1, "atan": 1, "sinh": 1, "cosh": 1, "tanh": 1,
@@ -216,33 +217,37 @@ def expand(a, b):
 # Worker processes
 
 
+def work(function, seconds, parent, pipe):
+    """A worker's life: function(item) for each item that comes, until the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    while True:
+        while not pipe.poll(5):
+            if os.getppid() != parent:
+                return
+        item = pipe.recv()
+        signal.setitimer(signal.ITIMER_PROF, seconds or 0)
+        result = function(item)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        pipe.send(result)
+
+
+def start_worker(function, seconds):
+    """-> our end of the pipe to a new worker, and its process."""
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe()
+    process = fork.Process(target=work, args=(function, seconds, os.getpid(), theirs), daemon=True)
+    process.start()
+    theirs.close()
+    return ours, process
+
+
 def parallel(function, items, workers, seconds=None):
     """Yield function(item) for each item, in order, from so many processes.
 
     seconds: of processor time for one item. Who takes more is ended by the system, for SymPy would
     catch any exception, and the result is None.
     """
-    fork, parent = multiprocessing.get_context("fork"), os.getpid()
-
-    def work(pipe):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-        while True:
-            while not pipe.poll(5):
-                if os.getppid() != parent:
-                    return
-            item = pipe.recv()
-            signal.setitimer(signal.ITIMER_PROF, seconds or 0)
-            result = function(item)
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            pipe.send(result)
-
-    def start():
-        ours, theirs = fork.Pipe()
-        process = fork.Process(target=work, args=(theirs,), daemon=True)
-        process.start()
-        theirs.close()
-        return ours, process
-
+    start = partial(start_worker, function, seconds)
     jobs, idle, busy, results, wanted = enumerate(items), [], {}, {}, 0
     try:
         idle = [start() for _ in range(workers)]

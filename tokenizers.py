@@ -70,7 +70,8 @@ class Vocabulary:
 class Integers(Vocabulary):
     """Integers as a sign and digits in a base, most significant first: 10 is + 1 0.
 
-    Slide "Maths as translation: learning GCD".
+    extra: further words, which are no digits. Slide "Maths as translation: learning GCD"; paper:
+    Charton, arXiv 2308.15594, section 2.
     """
 
     def __init__(self, base, extra=()):
@@ -281,7 +282,8 @@ def read_prefix(text):
 class Expressions(Vocabulary):
     """Functions of x in prefix notation: x - 10 is add x INT- 1 0.
 
-    Slide "Deep learning for symbolic mathematics": encode as sequences of symbols.
+    Slide "Deep learning for symbolic mathematics": encode as sequences of symbols. Paper: Lample
+    and Charton, arXiv 1912.01412, section 2.
     """
 
     def __init__(self):

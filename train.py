@@ -325,12 +325,8 @@ class ListExperiments(argparse.Action):
         raise SystemExit
 
 
-def make_parser(task, scale):
-    """All flags: the common ones and, where it is known, the task's."""
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.error = fail
-    add = parser.add_argument
+def add_run_flags(add):
+    """What a run is."""
     add("--task", choices=TASKS, required=True, help="which experiment; --task X --help: its flags")
     add("--scale", choices=["laptop", "talk"], default="laptop",
         help="defaults for a laptop (minutes) or as on the slides (a GPU); flags given by hand win")
@@ -355,14 +351,27 @@ def make_parser(task, scale):
         help="beam sizes to evaluate (1, or as said below)")
     add("--test-size", type=positive(int), help="held-out test examples")
     add("--out", type=Path, help="the run's folder (runs/<task and main flags>)")
+
+
+def add_mode_flags(parser):
+    """What to do with it; without any, train."""
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint")
     mode.add_argument("--eval-only", action="store_true", help="evaluate the folder's checkpoint")
     mode.add_argument("--ask", metavar="PROBLEM",
                       help='have the folder\'s checkpoint solve it; "-": those of standard input')
     mode.add_argument("--list", action=ListExperiments, help="list the talk's experiments")
-    add("--plot", action="store_true",
-        help="also draw the folder's curve.png; with --ask, its attention.png (needs matplotlib)")
+    parser.add_argument("--plot", action="store_true", help="also draw the folder's curve.png; "
+                        "with --ask, its attention.png (needs matplotlib)")
+
+
+def make_parser(task, scale):
+    """All flags: the common ones and, where it is known, the task's."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.error = fail
+    add_run_flags(parser.add_argument)
+    add_mode_flags(parser)
     if task:
         task.add_arguments(parser.add_argument_group("the task"))
         defaults = task.scales.get(scale, {})
