@@ -218,8 +218,8 @@ def test_the_solutions_are_least_common_multiples(patched):
     pairs, _ = task.draw(500, torch.Generator().manual_seed(1))
     src, tgt = task.batch(500, torch.Generator().manual_seed(1))
     for (a, b), words in zip(pairs.tolist(), tgt):
-        assert task.vocabulary.read(task.vocabulary.text(words[1:])) == math.lcm(a, b)
-    assert task.vocabulary.length(math.lcm(999, 1000)) + 1 <= task.tgt_len
+        assert task.source.read(task.source.text(words[1:])) == math.lcm(a, b)
+    assert task.source.length(math.lcm(999, 1000)) + 1 <= task.tgt_len
 
     class Multiplies:
         """Says a b / n."""
@@ -228,11 +228,11 @@ def test_the_solutions_are_least_common_multiples(patched):
             self.n = n
 
         def generate(self, src, beam=1):
-            pairs = [row.split("+")[1:] for row in map(task.vocabulary.text, src)]
-            ints = [[task.vocabulary.read("+" + digits) for digits in pair] for pair in pairs]
+            pairs = [row.split("+")[1:] for row in map(task.source.text, src)]
+            ints = [[task.source.read("+" + digits) for digits in pair] for pair in pairs]
             said = torch.tensor([[a * b // self.n] for a, b in ints])
             tokens = torch.zeros(len(src), 1, task.tgt_len, dtype=torch.int64)
-            words = task.vocabulary.encode(said)
+            words = task.source.encode(said)
             tokens[:, 0, : words.size(1)] = words
             return tokens, torch.zeros(len(src), 1)
 
