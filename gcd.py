@@ -193,7 +193,7 @@ class GCD:
             "",
             prediction_table(predictions), "",
             "Does it compute GCD? Not if it follows the talk's three rules. Then it only knows the",
-            "multiples of some integers when it sees them, as we know those of 5, by the last digit.",
+            "multiples of some integers when it sees them, as we know those of 5: by a last digit.",
             "", *rules(predictions, self.base, evals), "",
             "A share 6 / (pi k)^2 of all pairs has GCD k. So a model is right on",
             f"{expected:8.1%} of pairs if it knows the {len(gcds)} GCD above and no other "
