@@ -18,6 +18,7 @@ import eigen
 import gcd
 import integrate
 import train
+from model import Transformer
 from tests.test_readme import is_of
 
 ROOT = Path(train.__file__).parent
@@ -141,6 +142,20 @@ def test_code_that_asks_a_model_runs(title, monkeypatch, capsys):
     monkeypatch.setattr(train, "read_flags", untrained)
     exec(code(title).replace("5000", "100"), {})
     assert "%" in capsys.readouterr().out
+
+def test_sampling_is_greedy_when_cold_and_follows_the_model_when_warm():
+    names = {"__name__": "exercise"}
+    exec(code("beam"), names)
+    torch.manual_seed(1)
+    model = Transformer(9, 9, src_len=6, tgt_len=5, dim=16, heads=2, enc_layers=1, dec_layers=1,
+                        pad=0, bos=1, eos=2, word_std=1.0).eval()
+    src = torch.randint(3, 9, (40, 6))
+    assert names["sample"](model, src, 1e-5).equal(model.generate(src)[0][:, 0])
+    many = names["sample"](model, src[:1].expand(20_000, -1), 2.0)
+    p = (model(src[:1], torch.tensor([[1]]))[0, 0] / 2).softmax(dim=-1)
+    assert (many[:, 0].bincount(minlength=9) / 20_000 - p).abs().max() < 0.02
+    ended = (many == 2).cumsum(dim=1)
+    assert ((many == 0) >= (ended - (many == 2).long() > 0)).all()  # after the end, padding
 
 
 # The patches
