@@ -208,6 +208,11 @@ def test_the_new_eigenvalue_laws(patched, monkeypatch):
         t = values.flatten() / (math.sqrt(size / 3) * module.COEFFICIENT) * math.sqrt(3)
         for x, p in [(0.0, 0.5), (1.638, 0.9), (3.182, 0.975), (5.841, 0.995)]:  # Student's table
             assert abs((t < x).double().mean().item() - p) < 0.003
+        d = module.new_eigenvalues("same-sign", torch.zeros(200_000, size), generator)
+        alike = (d.sign() == d[:, :1].sign()).all(dim=1).double().mean().item()
+        assert abs(alike - (0.5 + 0.5 * 2 * 0.5**size)) < 0.01
+        x = d.flatten().abs() / (math.sqrt(size / 3) * module.COEFFICIENT) * math.sqrt(2)
+        assert abs((x < 1).double().mean().item() - (1 - math.exp(-1))) < 0.005  # Laplace's sizes
     before = module.new_eigenvalues("laplace", torch.zeros(9, 3), torch.Generator().manual_seed(1))
     assert before.equal(eigen.new_eigenvalues("laplace", torch.zeros(9, 3),
                                               torch.Generator().manual_seed(1)))
