@@ -192,8 +192,8 @@ class GCD:
             "For pairs of GCD k, the answer it gives most often, f(k), and how often (* = right):",
             "",
             prediction_table(predictions), "",
-            "Does it compute GCD? Not if it follows the talk's three rules. Then it only knows the",
-            "multiples of some integers when it sees them, as we know those of 5: by a last digit.",
+            "Does it compute GCD? Not if it follows the talk's three rules. Then it recognises the",
+            "multiples of some integers by their digits, as we do those of 5, and no more.",
             "", *rules(predictions, self.base, evals), "",
             "A share 6 / (pi k)^2 of all pairs has GCD k. So a model is right on",
             f"{expected:8.1%} of pairs if it knows the {len(gcds)} GCD above and no other "
