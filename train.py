@@ -270,7 +270,7 @@ def save_checkpoint(path, **state):
 def load_checkpoint(path, device):
     """weights_only: a checkpoint is data, whoever made it; opening one runs no code of theirs."""
     if not path.exists():
-        raise ValueError(f"there is no checkpoint {path}")
+        raise ValueError(f"there is no checkpoint {path}: train first")
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch has no common class for what can be wrong with a file
