@@ -26,7 +26,7 @@ PAGE = (ROOT / "guide" / "exercises.md").read_text()
 PARTS = re.split(r"^## ", PAGE, flags=re.M)[1:]
 ALL = re.findall(r"^python train\.py (.*)$", PAGE.replace("\\\n", " "), re.M)
 PATCHED = [flags for flags in ALL if "--train-dist s" in flags]  # they need the patch
-COMMANDS = [flags for flags in ALL if flags not in PATCHED]
+COMMANDS = [flags for flags in ALL if flags not in PATCHED and "remainders" not in flags]
 QUOTES = re.findall(r"\[([\d.]+)%(?:,\s+(\d+)\s+GCD)?\]\(\.\./results/([^)/]*)/report\.txt\)", PAGE)
 
 
@@ -270,3 +270,23 @@ def test_the_learning_rates():
         assert f"{last['loss']:.4f}" == loss
         assert [str(last["predictions"][k][0]) for k in "245"] == told
     assert len(rows) == 3
+
+
+def test_the_task_of_remainders(tmp_path, monkeypatch, capsys):
+    """The file of the answer, as a module; and the code that asks it, with an untrained model."""
+    count, task_file, _ = re.findall(r"^```python\n(.*?)^```", exercise("of your own"), re.M | re.S)
+    (tmp_path / "remainders.py").write_text(task_file)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(train.TASKS, "remainders", "remainders:Remainders")
+    flags = ["--task", "remainders", "--device", "cpu", "--test-size", "300"]
+    args, task, _ = train.read_flags(flags)
+    for (a, b), r in zip(*(x.tolist() for x in task.draw(3000, torch.Generator().manual_seed(1)))):
+        assert r == [a % b] and 0 < a < 100_000 and 2 <= b <= 100
+        assert task.judge([a, b], task.target.write(a % b))[1]
+        assert not task.judge([a, b], task.target.write(a % b + b))[1]
+    source, target = task.batch(3000, torch.Generator().manual_seed(1))
+    assert source.size(1) == task.src_len and target.size(1) == task.tgt_len + 1
+    real = train.read_flags
+    monkeypatch.setattr(train, "read_flags", lambda _: real(flags))
+    exec(count, {})
+    assert capsys.readouterr().out.count("%") == 8

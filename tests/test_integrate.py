@@ -316,6 +316,12 @@ def test_garbage_is_no_answer():
                             "x"])) == ["malformed", "wrong", "wrong", "wrong", "proved"]
 
 
+def test_what_is_no_problem_is_not_solved():
+    """A line of someone's file may be well-formed, and nowhere real: no crash after training."""
+    for problem in ("sqrt INT- 1", "div x INT+ 0", "pow INT+ 9 pow INT+ 9 INT+ 9"):
+        assert judge((problem, ["x"])) == []
+
+
 def test_sympy_proves_what_has_another_form():
     assert integrate.sympy_proves(("pow cos x INT- 2", "tan x"))
     assert not integrate.sympy_proves(("pow cos x INT- 2", "sin x"))

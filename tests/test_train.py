@@ -123,7 +123,9 @@ def test_ask_reads_problems_line_by_line(done, capsys, monkeypatch):
 
 def test_beam_sizes_are_evaluated_apart(tmp_path):
     run(tmp_path / "beams", "--beam", 1, 3, "--epochs", 1)
-    assert log(tmp_path / "beams")[-2]["accuracy_by_beam"].keys() == {"1", "3"}
+    by_beam = log(tmp_path / "beams")[-2]["accuracy_by_beam"]
+    report = (tmp_path / "beams" / "report.txt").read_text()
+    assert by_beam.keys() == {"1", "3"} and f"beam 3: {by_beam['3']:.1%}" in report
 
 
 # Stopping and going on

@@ -18,7 +18,7 @@ class Translation:
     name, title           for the run's folder, for the report
     source, target        the vocabularies of problems and of solutions
     src_len, tgt_len      the most words of a problem, and of a solution with <eos>
-    sample(n, generator)  n problems and their solutions, two tensors of n rows each
+    sample(n, generator)  n problems, a LongTensor of n rows, and their solutions, n rows too
     read(text)            a problem that someone asks, as a row; ValueError if it is none
     show(problem)         a row, as one writes it by hand
     judge(problem, words) the model's answer, as one writes it by hand (None if its words say
