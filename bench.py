@@ -137,8 +137,9 @@ def row(what, mine, other, unit, n, times="times as fast"):
 
 
 def memory(name):
-    """The peaks of our model and of its reference, in MB, each in a process of its own."""
-    return [int(subprocess.check_output([sys.executable, __file__, name, kind]))
+    """The peaks of our model and of its reference, in MB, each in a process of its own, which says
+    it last: before that it may have made its data, and said so."""
+    return [int(subprocess.check_output([sys.executable, __file__, name, kind]).split()[-1])
             for kind in ("--memory", "--memory-reference")]
 
 

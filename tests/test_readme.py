@@ -146,4 +146,4 @@ def test_the_speeds_are_those_of_the_benchmark():
     for ours, theirs, floor, ratio in rows:
         assert re.search(rf"nn.Transformer +{ours} +{theirs} ", bench)
         assert re.search(rf"alone +{ours} +{floor} ", bench)
-        assert re.search(rf"beam 10.* {float(ratio):.1f}\d times", bench)
+        assert ratio in {f"{float(x):.1f}" for x in re.findall(r"beam 10.* ([\d.]+) times", bench)}
