@@ -62,6 +62,7 @@ def forget():
 
 
 def number(value):
+    """A rational number as an expression."""
     return {ONE: value} if value else {}
 
 
@@ -133,6 +134,7 @@ def real_value(e, x):
 
 
 def add(*expressions):
+    """Their sum, like terms together."""
     total = {}
     for e in expressions:
         for product, c in e.items():
@@ -143,10 +145,12 @@ def add(*expressions):
 
 
 def scale(e, c):
+    """c e, for a number c."""
     return {product: c * coefficient for product, coefficient in e.items()} if c != 1 else e
 
 
 def multiply(*expressions):
+    """Their product, a single term: sums become factors, and are not multiplied out."""
     c, exponents = 1, {}
     for e in expressions:
         if not e:

@@ -315,7 +315,7 @@ class LinearAlgebra:
 
     def encode(self, operands):
         """Matrices -> the words of a problem: (n, src_len)."""
-        return torch.cat([self.source.encode_matrix(x) for x in operands], dim=1)
+        return torch.cat([self.source.encode_matrix(x.to(self.device)) for x in operands], dim=1)
 
     def operands(self, src):
         """The matrices that the model sees, from their words: [(n, rows, columns), ...]."""
@@ -350,7 +350,7 @@ class LinearAlgebra:
 
     def make_test(self, law):
         """The held-out problems of a law, from a seed of their own."""
-        generator = torch.Generator(self.device).manual_seed(2112_01898)
+        generator = torch.Generator().manual_seed(2112_01898)  # the same on all devices
         src = self.sample(law, (HELD_OUT + 1) * self.test_size + 1000, generator)  # enough: a tenth
         return src[self.for_testing(src)][: self.test_size]
 

@@ -241,6 +241,7 @@ def primes_of(n):
 
 
 def listed(heading, items):
+    """A heading and items, or "none", wrapped."""
     text = heading + (", ".join(map(str, items)) or "none")
     return textwrap.fill(text, width=96, subsequent_indent="    ")
 

@@ -291,6 +291,7 @@ def for_testing(problem):
 
 
 def too_long(f, F, max_words):
+    """Whether a problem or its solution, texts, has more words than that."""
     return max(f.count(" "), F.count(" ")) >= max_words
 
 
@@ -384,6 +385,7 @@ def make_file(path, attempts, number, workers):
 
 
 def write_lines(file, pairs):
+    """The lines that read_lines reads."""
     file.writelines(f"1|sub Y' {f}\t{F}\n" for f, F in pairs)
 
 

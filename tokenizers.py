@@ -64,6 +64,7 @@ class Vocabulary:
         return self.numbers(text.split())
 
     def numbers(self, words):
+        """Words, all of them known -> their numbers."""
         return [self.number[word] for word in words]
 
 

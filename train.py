@@ -78,11 +78,13 @@ def autocast(device):
 
 
 def evaluate(args, task, model, final):
+    """What the task measures on the model; final: all of it."""
     with autocast(args.device):
         return task.evaluate(model, args.beam, final)
 
 
 def evals_of(log):
+    """The evaluations of a log."""
     return [event for event in log if event["event"] == "eval"]
 
 
@@ -202,11 +204,13 @@ class Trainer:
         return self.loss_sum.item() / ((self.step - 1) % self.steps_per_epoch + 1)
 
     def position(self):
+        """How far it is."""
         return {"epoch": self.step // self.steps_per_epoch,
                 "examples": self.step * self.examples_per_step,
                 "seconds": round(time.perf_counter() - self.start, 1)}
 
     def progress(self, speed):
+        """A progress line: examples, examples/s, loss, time left."""
         left = int((self.total_steps - self.step) * self.examples_per_step / speed)
         return (f"{self.step * self.examples_per_step:>12,} examples  {speed:,.0f}/s  "
                 f"loss {self.loss():.4f}  {left // 60}m {left % 60:02}s left")
@@ -237,6 +241,7 @@ class Trainer:
             file.write(json.dumps(event) + "\n")
 
     def save(self):
+        """All that --resume needs, and what --ask and --eval-only do."""
         save_checkpoint(
             self.args.out / "checkpoint.pt", config=config_of(self.args), processes=WORLD,
             step=self.step, **self.position(), loss_sum=self.loss_sum, log=self.log,
@@ -460,6 +465,7 @@ def answer(args, task, model):
 
 
 def make_model(args, task, checkpoint):
+    """The model of these flags, with the checkpoint's weights if there is one."""
     from model import Transformer  # it needs torch at once
     torch.manual_seed(args.seed)
     model = Transformer(task.src_words, task.tgt_words, task.src_len, task.tgt_len, args.dim,
