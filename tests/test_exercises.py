@@ -91,10 +91,10 @@ def test_shares_of_the_other_kind_are_those_of_the_logs():
 
 def test_epochs_are_those_of_the_logs():
     epochs = re.findall(r"(\d+)\s+in\s+\[epoch\s+(\d+)\]\(\.\./results/(.*?)/log", PAGE)
-    for gcd, epoch, name in epochs:
+    for k, epoch, name in epochs:
         evals = [event for event in log(name) if event["event"] == "eval"]
-        first = next(event for event in evals if int(gcd) in event["correct_gcds"])
-        assert first["epoch"] == int(epoch), (gcd, name)
+        first = next(event for event in evals if int(k) in event["correct_gcds"])
+        assert first["epoch"] == int(epoch), (k, name)
     assert len(epochs) == 3
 
 
@@ -256,7 +256,7 @@ def test_the_solutions_are_least_common_multiples(patched):
             tokens[:, 0, : words.size(1)] = words
             return tokens, torch.zeros(len(src), 1)
 
-    pairs, gcds = torch.tensor([[12, 18], [10, 35], [7, 9]]), torch.tensor([6, 5, 1])
+    pairs = torch.tensor([[12, 18], [10, 35], [7, 9]])  # of GCD 6, 5 and 1
     assert task.predict(Multiplies(1), pairs).tolist() == [1, 1, 1]
     assert task.predict(Multiplies(6), pairs).tolist()[0] == 6
     assert task.predict(Multiplies(5), pairs).tolist() == [0, 5, 0]
