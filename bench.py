@@ -131,9 +131,9 @@ def compare(*functions, budget=1.0):
     return [statistics.median(column) for column in zip(*rounds)]
 
 
-def row(what, mine, other, unit, n, times="times as fast"):
+def row(what, mine, other, unit, n):
     print(f"    {what:<38}{n / mine:>10,.0f}{n / other:>10,.0f} {unit:<12}"
-          f"{other / mine:>6.2f} {times}", flush=True)
+          f"{other / mine:>6.2f} times as fast", flush=True)
 
 
 def memory(name):

@@ -387,9 +387,8 @@ class LinearAlgebra:
             law: {str(t): accuracy(errors[law], t) for t in TOLERANCES} for law in errors}
         result["best_possible"] = {str(t): accuracy(rounded, t) for t in TOLERANCES}
         if final and len(beams) > 1:
-            result["accuracy_by_beam"] = {
-                str(beam): accuracy(self.errors(model, self.tests[self.law], beam))
-                for beam in beams}
+            result["accuracy_by_beam"] = {str(beams[0]): result["accuracy"]} | {
+                str(beam): accuracy(self.errors(model, src, beam)) for beam in beams[1:]}
         return result
 
     def headline(self, result):

@@ -897,4 +897,4 @@ COMMANDS = {"show": show_examples, "make": make_data, "sympy": sympy_row,
             "table": lambda args: print(table(dict(map(read_run, args.runs))))}
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

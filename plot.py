@@ -72,8 +72,6 @@ def read_run(folder):
     try:
         start, *log = map(json.loads, (Path(folder) / "log.jsonl").read_text().splitlines())
         task, evals = start["task"], [event for event in log if event["event"] == "eval"]
-    except OSError as error:
-        raise ValueError(f"{error.filename}: {error.strerror}") from None
     except (ValueError, LookupError, TypeError):
         raise ValueError(f"{folder} holds no log of a run") from None
     if not evals:

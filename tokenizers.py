@@ -58,10 +58,10 @@ class Vocabulary:
 
     def ids(self, text):
         """Words separated by spaces -> their numbers. An unknown word is a ValueError."""
-        unknown = [word for word in text.split() if word not in self.number]
-        if unknown:
-            raise ValueError(f"{unknown[0]!r} is not a word of this vocabulary")
-        return self.numbers(text.split())
+        try:
+            return self.numbers(text.split())
+        except KeyError as error:
+            raise ValueError(f"{error.args[0]!r} is not a word of this vocabulary") from None
 
     def numbers(self, words):
         """Words, all of them known -> their numbers."""

@@ -2,10 +2,8 @@
 patches in their answers apply and do what they say."""
 
 import importlib.util
-import json
 import math
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +17,7 @@ import gcd
 import integrate
 import train
 from model import Transformer
-from tests.test_readme import is_of
+from tests.test_readme import is_of, log, read_flags
 
 ROOT = Path(train.__file__).parent
 PAGE = (ROOT / "guide" / "exercises.md").read_text()
@@ -32,15 +30,6 @@ QUOTES = re.findall(r"\[([\d.]+)%(?:,\s+(\d+)\s+GCD)?\]\(\.\./results/([^)/]*)/r
 
 def exercise(title):
     return next(part for part in PARTS if title in part.splitlines()[0])
-
-
-def log(name):
-    lines = (ROOT / "results" / name / "log.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def read_flags(flags):
-    return train.read_flags([*shlex.split(flags), "--device", "cpu"])[0]
 
 
 def test_each_has_a_prediction_a_check_and_an_answer():
@@ -82,7 +71,8 @@ def test_results_are_of_the_commands_of_the_page():
 
 
 def test_shares_of_the_other_kind_are_those_of_the_logs():
-    shares = re.findall(r"\[([\d.]+)% of (backward|forward)\s+problems\]\(\.\./results/(.*?)/", PAGE)
+    shares = re.findall(r"\[([\d.]+)% of (backward|forward)\s+problems\]\(\.\./results/(.*?)/",
+                        PAGE)
     for percent, kind, name in shares:
         by_test = log(name)[-2]["accuracy_by_test"]
         assert f"{by_test[dict(backward='bwd', forward='fwd')[kind]]['1']:.1%}" == f"{percent}%"
@@ -143,6 +133,7 @@ def test_code_that_asks_a_model_runs(title, monkeypatch, capsys):
     exec(code(title).replace("5000", "100"), {})
     assert "%" in capsys.readouterr().out
 
+
 def test_sampling_is_greedy_when_cold_and_follows_the_model_when_warm():
     names = {"__name__": "exercise"}
     exec(code("beam"), names)
@@ -187,7 +178,8 @@ def test_least_significant_digit_first(patched):
             sign, *digits = integers.text(words).split()
             assert n == (-1 if sign == "-" else 1) * sum(
                 int(digit) * base**i for i, digit in enumerate(digits))
-            assert integers.write(n) == integers.text(words) and integers.read(integers.write(n)) == n
+            assert integers.write(n) == integers.text(words)
+            assert integers.read(integers.write(n)) == n
     assert patched("Least significant").Integers(10).write(123) == "+ 3 2 1"
 
 

@@ -2,7 +2,6 @@
 tells to run is understood."""
 
 import importlib
-import json
 import operator
 import re
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import train
-from tests.test_readme import is_of
+from tests.test_readme import is_of, log, read_flags
 
 ROOT = Path(train.__file__).parent
 GUIDE = (ROOT / "guide" / "README.md").read_text()
@@ -26,15 +25,14 @@ def test_what_it_tells_to_read_is_there(name, module):
 def test_it_quotes_the_logs():
     assert len(QUOTES) >= 7
     for percent, name in QUOTES:
-        lines = (ROOT / "results" / name / "log.jsonl").read_text().splitlines()
-        assert f"{json.loads(lines[-1])['accuracy']:.1%}" == f"{percent}%", name
+        assert f"{log(name)[-1]['accuracy']:.1%}" == f"{percent}%", name
 
 
 def test_its_commands_are_understood():
     commands = re.findall(r"`python train\.py (--task[^`]*)`", GUIDE.replace("\n", " "))
     assert len(commands) >= 10
     for flags in commands:
-        train.read_flags(["--device", "cpu", *re.sub("--(ask|help).*", "", flags).split()])
+        read_flags(re.sub("--(ask|help).*", "", flags))
 
 
 def test_its_links_lead_somewhere():
@@ -56,6 +54,5 @@ def test_the_four_kinds_were_trained_by_their_commands():
     rows = re.findall(r"`python train\.py ([^`]*)` \| \[.*?\]\(\.\./results/(.*?)/", GUIDE)
     assert len(rows) == 4
     for flags, name in rows:
-        args = train.read_flags([*flags.split(), "--device", "cpu"])[0]
-        start = json.loads((ROOT / "results" / name / "log.jsonl").read_text().splitlines()[0])
-        assert is_of(start, args) and args.out.name == name
+        args = read_flags(flags)
+        assert is_of(log(name)[0], args) and args.out.name == name

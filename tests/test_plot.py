@@ -20,6 +20,7 @@ from integrate import Integration
 from tokenizers import ARITY, PAD, read_prefix
 
 from .test_model import copy_attention, make, sources
+from .test_train import refused_by
 
 ROOT = Path(plot.__file__).parent
 RESULTS = ROOT / "results"
@@ -31,16 +32,6 @@ TINY = ("--task gcd --base 10 --max-int 200 --dim 16 --heads 2 --epoch-size 512 
 @pytest.fixture
 def matplotlib():
     return pytest.importorskip("matplotlib")
-
-
-def refused(capsys, main, *argv):
-    """Runs, sees it refused, and returns the one line that says why."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main([*map(str, argv)])
-    out, err = capsys.readouterr()
-    assert stop.value.code == 2 and out == "" and err.count("\n") == 1, err
-    return err
 
 
 def test_example():
@@ -128,9 +119,9 @@ def test_the_words_of_a_problem_are_those_that_the_model_sees(task, problem, wor
 
 def test_without_matplotlib(capsys, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if it were not there
-    assert "pip install matplotlib" in refused(capsys, plot.main, "tree", "x")
+    assert "pip install matplotlib" in refused_by(plot.main, capsys, "tree", "x")
     out = tmp_path / "run"
-    assert "pip install matplotlib" in refused(capsys, train.main, *TINY, "--out", out, "--plot")
+    assert "pip install matplotlib" in refused_by(train.main, capsys, *TINY, "--out", out, "--plot")
     assert not out.exists()
 
 
@@ -148,7 +139,7 @@ def test_without_matplotlib(capsys, monkeypatch, tmp_path):
     (["picture", "x"], "invalid choice: 'picture'")])
 def test_bad_input(argv, why, capsys, monkeypatch):
     monkeypatch.setattr(plot, "need_matplotlib", lambda: None)
-    assert why in refused(capsys, plot.main, *argv)
+    assert why in refused_by(plot.main, capsys, *argv)
 
 
 @pytest.mark.parametrize("log, why", [
@@ -157,12 +148,12 @@ def test_bad_input(argv, why, capsys, monkeypatch):
 def test_a_log_without_evaluations(log, why, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(plot, "need_matplotlib", lambda: None)
     (tmp_path / "log.jsonl").write_text(log)
-    assert why in refused(capsys, plot.main, "curves", tmp_path)
+    assert why in refused_by(plot.main, capsys, "curves", tmp_path)
 
 
 def test_a_file_that_cannot_be_written(matplotlib, tmp_path, capsys):
     path = tmp_path / "none" / "tree.png"
-    assert f"{path}: No such file" in refused(capsys, plot.main, "tree", "x", "--plot", path)
+    assert f"{path}: No such file" in refused_by(plot.main, capsys, "tree", "x", "--plot", path)
 
 
 # Pictures
@@ -204,8 +195,8 @@ def test_plot_with_train(matplotlib, tmp_path, capsys):
     figure = plot.attention(tmp_path / "a", "10 32")
     words = [label.get_text() for label in figure.axes[1].get_xticklabels()]  # head 2
     assert " ".join(words) == "+ 1 0 + 3 2"
-    assert "--plot draws one problem" in refused(
-        capsys, train.main, *TINY, "--out", tmp_path / "a", "--plot", "--ask", "-")
+    assert "--plot draws one problem" in refused_by(
+        train.main, capsys, *TINY, "--out", tmp_path / "a", "--plot", "--ask", "-")
 
 
 PAGES = {page: page.read_text() for page in [ROOT / "README.md", *(ROOT / "guide").glob("*.md")]}

@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def is_of(start, args):
 
 def read_flags(flags):
     """The flags of a command; out is the folder that it writes to."""
-    return train.read_flags([*flags.split(), "--device", "cpu"])[0]
+    return train.read_flags([*shlex.split(flags), "--device", "cpu"])[0]
 
 
 def test_every_result_is_quoted_and_every_quote_has_its_result():

@@ -309,14 +309,19 @@ def test_ctrl_c_on_two_processes(tmp_path):
 # Bad input
 
 
-def refused(capsys, *flags):
+def refused_by(main, capsys, *argv):
     """Runs, sees it refused, and returns the one line that says why."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
-        train.main([*TINY, *map(str, flags)])
+        main([*map(str, argv)])
     out, err = capsys.readouterr()
-    assert stop.value.code == 2 and out == ""
-    assert err.count("\n") == 1 and err.startswith("train.py: "), err
+    assert stop.value.code == 2 and out == "" and err.count("\n") == 1, err
+    return err
+
+
+def refused(capsys, *flags):
+    err = refused_by(train.main, capsys, *TINY, *flags)
+    assert err.startswith("train.py: "), err
     return err
 
 
