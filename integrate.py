@@ -16,6 +16,7 @@ do not make the same problems, and this decides what a model learns.
 """
 
 import argparse
+import gc
 import json
 import math
 import multiprocessing
@@ -282,7 +283,7 @@ def parallel(function, items, workers, seconds=None):
 GENERATORS = {"bwd": backward, "fwd": forward, "ibp": by_parts}
 ATTEMPTS = {"bwd": (20_000, 500), "fwd": (500, 1), "ibp": (100_000, 5_000)}  # a file, a job
 KNOWN = 100_000  # backward examples: the known integrals that integration by parts begins with
-SYMPY_SECONDS = 0.15  # what SymPy does not integrate in this time, it rarely does in ten times that
+EFFORT = 12  # about 0.15 s: what SymPy does not integrate in this time, it rarely does in ten times
 
 
 def for_testing(problem):
@@ -293,6 +294,50 @@ def for_testing(problem):
 def too_long(f, F, max_words):
     """Whether a problem or its solution, texts, has more words than that."""
     return max(f.count(" "), F.count(" ")) >= max_words
+
+
+def apart(function, item, seconds=10):
+    """function(item), texts, in a process of its own, to which SymPy is as new as to any other.
+
+    It is ended, and Undefined raised, when it has taken too much effort. This is counted in
+    collections of garbage, one for every 700 objects that Python has made and not yet dropped:
+    unlike seconds, it is the same at any load. Processor time is the limit of what makes none.
+    """
+    reader, writer = os.pipe()
+    gc.freeze()  # the child has nothing old to look through
+    child = os.fork()
+    if not child:
+        limit(EFFORT, seconds)
+        try:
+            result = function(item)
+        except Undefined as error:
+            result = str(error)
+        except Exception as error:  # an error of ours, to be seen among what became of attempts
+            result = repr(error)
+        os.write(writer, json.dumps(result).encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    result = json.loads(text or '"timed out"')
+    if isinstance(result, str):
+        raise Undefined(result)
+    return result
+
+
+def limit(collections, seconds):
+    """End this process after so many collections of garbage, or seconds of processor time."""
+    def count(phase, _):
+        nonlocal collections
+        collections -= phase == "start"
+        if collections < 0:
+            os._exit(1)
+
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    gc.set_threshold(700)
+    gc.collect()
+    gc.callbacks.append(count)
 
 
 class Attempts:
@@ -308,16 +353,12 @@ class Attempts:
         lines, outcomes, generate = {}, Counter(), partial(GENERATORS[self.kind], self.max_ops)
         if self.kind == "ibp":  # what it learns here does not pass on, whoever does what
             generate = partial(generate, known=KnownIntegrals(self.known.table.copy()))
+        attempt = partial(self.attempt, generate)
+        if self.kind == "fwd":
+            attempt = partial(apart, attempt)
         for i in attempts:
-            rng = random.Random(f"{self.kind} {self.part} {self.max_ops} {i}")
             try:
-                f, F = generate(rng)
-                problem = prefix(f)
-                if for_testing(problem) != (self.part == "test"):
-                    raise Undefined("for the other part")
-                solution = prefix(F if F is not None else sympy_integral(f))
-                if too_long(problem, solution, WORDS):
-                    raise Undefined("too long")
+                problem, solution = attempt(i)
                 outcomes["drawn before" if problem in lines else "solved"] += 1
                 lines[problem] = solution
             except Undefined as error:
@@ -325,12 +366,23 @@ class Attempts:
         forget()
         return lines, outcomes
 
+    def attempt(self, generate, i):
+        """The i-th example, a problem and its solution as texts, or Undefined."""
+        rng = random.Random(f"{self.kind} {self.part} {self.max_ops} {i}")
+        f, F = generate(rng)
+        problem = prefix(f)
+        if for_testing(problem) != (self.part == "test"):
+            raise Undefined("for the other part")
+        solution = prefix(F if F is not None else sympy_integral(f))
+        if too_long(problem, solution, WORDS):
+            raise Undefined("too long")
+        return problem, solution
+
 
 def make_set(kind, part, max_ops, size, workers, max_words=WORDS):
     """So many distinct examples [(f, F), ...] as texts: read from files, which are made if need be.
 
-    The same whatever the number of workers; but of what SymPy integrates just in time, a slower
-    machine may lose some. Files are written whole: after a kill, it goes on.
+    The same whatever the number of workers. Files are written whole: after a kill, it goes on.
     """
     folder, pairs, attempts, start = DATA / f"{kind}-{part}-ops{max_ops}", {}, None, time.time()
     outcomes = Counter()
@@ -365,16 +417,12 @@ def make_file(path, attempts, number, workers):
     size, item = ATTEMPTS[attempts.kind]
     items = [range(i, i + item) for i in range(number * size, (number + 1) * size, item)]
     lines, outcomes = {}, Counter()
-    seconds = SYMPY_SECONDS if attempts.kind == "fwd" else None
-    if seconds:
+    if attempts.kind == "fwd":
         warm_up()
-    for result in parallel(attempts, items, workers, seconds):
-        if result:
-            for f, F in result[0].items():
-                lines.setdefault(f, F)
-            outcomes += result[1]
-        else:
-            outcomes["timed out"] += 1
+    for made, became in parallel(attempts, items, workers):
+        for f, F in made.items():
+            lines.setdefault(f, F)
+        outcomes += became
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}")
     with open(temporary, "w") as file:
