@@ -110,7 +110,7 @@ def make_trainer(flags, reference=False):
     trainer = train.Trainer(args, task, model, None)
     trainer.parallel_model = trainer.wrap(model)
     if reference:
-        trainer.optimizer = torch.optim.Adam(model.parameters())
+        trainer.optimizers = [torch.optim.Adam(model.parameters())]
     return trainer
 
 

@@ -60,7 +60,7 @@ class GCD:
 
     scales = {
         "laptop": dict(dim=64, heads=4, enc_layers=1, dec_layers=1, batch_size=256, epochs=5,
-                       lr=2e-3, warmup=500, test_size=20_000),
+                       optimizer="muon", lr=2e-3, warmup=500, test_size=20_000),
         "talk": dict(dim=64, heads=8, enc_layers=1, dec_layers=1, batch_size=256, epochs=150,
                      lr=1e-3, warmup=1000, test_size=100_000),
     }

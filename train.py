@@ -88,12 +88,26 @@ def evals_of(log):
     return [event for event in log if event["event"] == "eval"]
 
 
+def make_optimizers(args, model):
+    """Adam for all of the model; or Muon for the matrices of its layers, and Adam for the rest."""
+    matrices, rest = [], [*model.parameters()]
+    if args.optimizer == "muon":
+        matrices = [p for layer in [*model.encoder, *model.decoder] for p in layer.parameters()
+                    if p.ndim == 2]
+        rest = [p for p in rest if not any(p is matrix for matrix in matrices)]
+    optimizers = [torch.optim.Adam(rest, fused=args.device != "mps")]
+    if matrices:
+        from muon import Muon  # it needs torch at once
+        optimizers.append(Muon(matrices))
+    return optimizers
+
+
 class Trainer:
-    """A training run. Its state: model, optimizer, step, start, loss_sum and log."""
+    """A training run. Its state: model, optimizers, step, start, loss_sum and log."""
 
     def __init__(self, args, task, model, checkpoint):
         self.args, self.task, self.model = args, task, model
-        self.optimizer = torch.optim.Adam(model.parameters(), fused=args.device != "mps")
+        self.optimizers = make_optimizers(args, model)
         self.generator = torch.Generator(task.device)
         self.examples_per_step = args.batch_size * WORLD
         self.steps_per_epoch = math.ceil(args.epoch_size / self.examples_per_step)
@@ -102,7 +116,8 @@ class Trainer:
         self.loss_sum = torch.zeros((), device=args.device)  # over the steps of this epoch
         self.stop_asked = self.stopped = False
         if checkpoint:
-            self.optimizer.load_state_dict(checkpoint["optimizer"])
+            for optimizer, state in zip(self.optimizers, checkpoint["optimizers"]):
+                optimizer.load_state_dict(state)
             self.step, seconds = checkpoint["step"], checkpoint["seconds"]
             self.loss_sum, self.log = checkpoint["loss_sum"], checkpoint["log"]
         self.start = time.perf_counter() - seconds
@@ -119,19 +134,21 @@ class Trainer:
         return [t.to(args.device) for t in batch]
 
     def train_step(self):
-        """One batch: its loss, its gradient, one step of the optimizer."""
+        """One batch: its loss, its gradient, one step of the optimizers."""
         args = self.args
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.total_steps, args.lr, args.warmup)
+        lr = learning_rate(self.step, self.total_steps, args.lr, args.warmup)
         src, tgt = self.batch()
         with autocast(args.device):
             logits = self.parallel_model(src, tgt[:, :-1])
         loss = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1).float(), tgt[:, 1:].flatten(), ignore_index=PAD)
-        self.optimizer.zero_grad()
+        self.model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.step()
         self.loss_sum = self.loss_sum + loss.detach()
         self.step += 1
 
@@ -245,7 +262,8 @@ class Trainer:
         save_checkpoint(
             self.args.out / "checkpoint.pt", config=config_of(self.args), processes=WORLD,
             step=self.step, **self.position(), loss_sum=self.loss_sum, log=self.log,
-            model=self.model.state_dict(), optimizer=self.optimizer.state_dict())
+            model=self.model.state_dict(),
+            optimizers=[optimizer.state_dict() for optimizer in self.optimizers])
 
     def finish(self):
         """The last line of the log, and the report on all of it."""
@@ -280,7 +298,7 @@ def load_checkpoint(path, device):
         checkpoint = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch has no common class for what can be wrong with a file
         raise ValueError(f"{path} is not a whole checkpoint ({type(error).__name__})") from None
-    ours = {"config", "step", "log", "model", "optimizer"}
+    ours = {"config", "step", "log", "model", "optimizers"}
     if not isinstance(checkpoint, dict) or not ours <= checkpoint.keys():
         raise ValueError(f"{path} is not a checkpoint of this program")
     return checkpoint
@@ -339,6 +357,8 @@ def add_run_flags(add):
     add("--epoch-size", type=positive(int), default=300_000,
         help="examples in an epoch (300000, or as said below)")
     add("--batch-size", type=positive(int), help="examples in a step, on each process")
+    add("--optimizer", choices=["adam", "muon"],
+        help="muon: for the matrices inside the layers, and adam for the rest (adam)")
     add("--lr", type=positive(float), help="peak learning rate")
     add("--warmup", type=positive(int), help="steps in which the learning rate rises to its peak")
     add("--dim", type=positive(int), help="width of the transformer")

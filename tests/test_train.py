@@ -224,7 +224,7 @@ def test_a_save_that_fails_half_way_leaves_the_last_checkpoint(tmp_path, monkeyp
         file.write(b"half a check")
         raise OSError("disk full")
     path = tmp_path / "checkpoint.pt"
-    state = {"config": {}, "log": [], "model": {}, "optimizer": {}}
+    state = {"config": {}, "log": [], "model": {}, "optimizers": []}
     train.save_checkpoint(path, step=1, **state)
     monkeypatch.setattr(torch, "save", torn)
     with pytest.raises(OSError):
@@ -269,12 +269,13 @@ def torchrun(out, *flags):
 def test_two_processes_are_one_with_the_batches_of_both(tmp_path):
     """torchrun: each rank has examples of its own, gradients are averaged, rank 0 alone writes."""
     out = tmp_path / "two"
-    result = subprocess.run(torchrun(out), cwd=ROOT, text=True, capture_output=True, timeout=100)
+    result = subprocess.run(torchrun(out, "--optimizer", "adam"), cwd=ROOT, text=True,
+                            capture_output=True, timeout=100)
     assert result.returncode == 0, result.stderr
     assert [e["examples"] for e in log(out) if e["event"] == "eval"] == [512, 1024, 1536]
     assert log(out)[0]["processes"] == 2 and result.stdout.count("R1 ") == 1
 
-    args, task, _ = train.read_flags([*TINY, "--out", str(tmp_path)])
+    args, task, _ = train.read_flags([*TINY, "--optimizer", "adam", "--out", str(tmp_path)])
     model = train.make_model(args, task, None)
     adam = torch.optim.Adam(model.parameters())
     for step in range(12):  # 3 epochs of 512 examples, 2 x 64 at a time
