@@ -17,6 +17,7 @@ be built and differentiated, where SymPy makes a hundred.
 """
 
 import ast
+import gc
 import math
 from fractions import Fraction
 from functools import partial
@@ -38,10 +39,10 @@ class Undefined(ValueError):
 class Factor:
     """x, pi, a function ("sin") of an expression, a "sum" in brackets, a "prime" under a root."""
 
-    __slots__ = "name", "arg", "constant", "text", "slope"
+    __slots__ = "name", "arg", "constant", "texts", "slope"
 
     def __init__(self, name, arg=None):
-        self.name, self.arg, self.text, self.slope = name, arg, None, None
+        self.name, self.arg, self.texts, self.slope = name, arg, {}, None  # of each power, the text
         self.constant = name in ("pi", "prime") or name != "x" and is_constant(arg)
 
 
@@ -59,6 +60,7 @@ def forget():
     if len(FACTORS) > 300_000:
         FACTORS.clear()
         TEXTS.clear()
+        gc.collect()
 
 
 def number(value):
@@ -195,13 +197,14 @@ def collect(c, exponents):
 
 def primitive(e):
     """-> c, p: e = c p, the coefficients of p are coprime integers, the leading one positive."""
-    c = Fraction(math.gcd(*(a.numerator for a in e.values())),
-                 math.lcm(*(a.denominator for a in e.values())))
+    n = math.gcd(*[a.numerator for a in e.values()])
+    d = math.lcm(*[a.denominator for a in e.values()])
     if e[leading(e)] < 0:
-        c = -c
-    if c.denominator == 1:
-        c = c.numerator
-    return c, e if c == 1 else {product: (a / Fraction(c)).numerator for product, a in e.items()}
+        n = -n
+    if n == d == 1:
+        return 1, e
+    return (Fraction(n, d) if d > 1 else n), {
+        product: a.numerator * d // (a.denominator * n) for product, a in e.items()}
 
 
 def leading(e):
@@ -441,16 +444,16 @@ def write_number(c):
 
 
 def write_factor(k):
-    if k.text is None:
-        k.text = (k.name if k.arg is None else write_number(k.arg) if k.name == "prime" else
-                  prefix(k.arg) if k.name == "sum" else f"{k.name} {prefix(k.arg)}")
-    return k.text
+    return (k.name if k.arg is None else write_number(k.arg) if k.name == "prime" else
+            prefix(k.arg) if k.name == "sum" else f"{k.name} {prefix(k.arg)}")
 
 
 def write_power(k, p):
-    if p == 1:
-        return write_factor(k)
-    return f"sqrt {write_factor(k)}" if p == HALF else f"pow {write_factor(k)} {write_number(p)}"
+    if p not in k.texts:
+        text = write_factor(k) if p == 1 else write_power(k, 1)
+        k.texts[p] = (text if p == 1 else f"sqrt {text}" if p == HALF else
+                      f"pow {text} {write_number(p)}")
+    return k.texts[p]
 
 
 def write_product(product):

@@ -335,9 +335,10 @@ def limit(collections, seconds):
             os._exit(1)
 
     signal.setitimer(signal.ITIMER_PROF, seconds)
-    gc.set_threshold(700)
     gc.collect()
     gc.callbacks.append(count)
+    gc.set_threshold(700)
+    gc.enable()
 
 
 class Attempts:
@@ -350,6 +351,7 @@ class Attempts:
 
     def __call__(self, attempts):
         """-> the lines of new examples, and what became of the attempts."""
+        gc.disable()  # looking for garbage takes a third of the time; forget does so once in a while
         lines, outcomes, generate = {}, Counter(), partial(GENERATORS[self.kind], self.max_ops)
         if self.kind == "ibp":  # what it learns here does not pass on, whoever does what
             generate = partial(generate, known=KnownIntegrals(self.known.table.copy()))
