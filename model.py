@@ -71,7 +71,8 @@ class EncoderLayer(nn.Module):
     """x + attention(norm(x)), then x + feed-forward(norm(x)).
 
     With the norm before each block, gradients have a direct path to every layer. It learns faster:
-    --task gcd --lr 1e-3 --epochs 1 gives 87.7% and 8 GCD; with the norm after, 87.0% and 6.
+    --task gcd --optimizer adam --lr 1e-3 --epochs 1 gives 87.7% and 8 GCD, with the norm after
+    87.0% and 6.
     """
 
     def __init__(self, dim, heads):

@@ -90,16 +90,15 @@ def evals_of(log):
 
 def make_optimizers(args, model):
     """Adam for all of the model; or Muon for the matrices of its layers, and Adam for the rest."""
-    matrices, rest = [], [*model.parameters()]
-    if args.optimizer == "muon":
-        matrices = [p for layer in [*model.encoder, *model.decoder] for p in layer.parameters()
-                    if p.ndim == 2]
-        rest = [p for p in rest if not any(p is matrix for matrix in matrices)]
-    optimizers = [torch.optim.Adam(rest, fused=args.device != "mps")]
-    if matrices:
-        from muon import Muon  # it needs torch at once
-        optimizers.append(Muon(matrices))
-    return optimizers
+    fused = args.device != "mps"
+    if args.optimizer != "muon":
+        return [torch.optim.Adam(model.parameters(), fused=fused)]
+    from muon import Muon  # it needs torch at once
+    matrices = [p for layer in [*model.encoder, *model.decoder] for p in layer.parameters()
+                if p.ndim == 2]
+    inside = set(matrices)
+    rest = [p for p in model.parameters() if p not in inside]
+    return [torch.optim.Adam(rest, fused=fused), Muon(matrices)]
 
 
 class Trainer:
