@@ -1,7 +1,7 @@
 """Pictures of what was learned, where one would rather look than read.
 
     python plot.py curves results/gcd-base30 results/gcd-base31    accuracy of runs
-    python plot.py curves results/gcd-base31-max900                of one run, the GCD learned too
+    python plot.py curves results/gcd-base31-max900-adam           of one run, the GCD learned too
     python plot.py table results/eigen-eigenvalues3-*              the talk's Table 1
     python plot.py tree "x*cos(2*x)"                               an expression
     python plot.py attention runs/gcd-base10 "10 32"               where a trained model looks

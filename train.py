@@ -356,8 +356,9 @@ def add_run_flags(add):
     add("--epoch-size", type=positive(int), default=300_000,
         help="examples in an epoch (300000, or as said below)")
     add("--batch-size", type=positive(int), help="examples in a step, on each process")
-    add("--optimizer", choices=["adam", "muon"],
-        help="muon: for the matrices inside the layers, and adam for the rest (adam)")
+    add("--optimizer", choices=["adam", "muon"], default="adam",
+        help="muon: for the matrices inside the layers, and adam for the rest (adam, or as said "
+             "below)")
     add("--lr", type=positive(float), help="peak learning rate")
     add("--warmup", type=positive(int), help="steps in which the learning rate rises to its peak")
     add("--dim", type=positive(int), help="width of the transformer")

@@ -29,7 +29,9 @@ def log(name):
 
 def is_of(start, args):
     """Whether a log, which begins with start, is of the command that these flags are of. A flag
-    that came later than the log, and is not given, changes nothing."""
+    that came later than the log, and is not given, changes nothing; before --optimizer came, it
+    was Adam."""
+    start = {"optimizer": "adam"} | start
     config = {name: value for name, value in train.config_of(args).items()
               if (name in start or value is not None) and name != "workers"}
     return config.items() <= start.items()
