@@ -82,10 +82,11 @@ def test_shares_of_the_other_kind_are_those_of_the_logs():
 def test_epochs_are_those_of_the_logs():
     epochs = re.findall(r"(\d+)\s+in\s+\[epoch\s+(\d+)\]\(\.\./results/(.*?)/log", PAGE)
     for k, epoch, name in epochs:
-        evals = [event for event in log(name) if event["event"] == "eval"]
-        first = next(event for event in evals if int(k) in event["correct_gcds"])
-        assert first["epoch"] == int(epoch), (k, name)
-    assert len(epochs) == 3
+        rights = {event["epoch"]: event["correct_gcds"] for event in log(name)
+                  if event["event"] == "eval"}
+        first = next(e for e, right in rights.items() if any(int(k) * n in right for n in right))
+        assert first == int(epoch), (k, name)
+    assert len(epochs) == 4
 
 
 def test_base_210_by_pencil_and_paper():
@@ -93,8 +94,11 @@ def test_base_210_by_pencil_and_paper():
     divisors = sum(6 / (math.pi * k) ** 2 for k in range(1, 211) if 210 % k == 0)
     part = exercise("pencil and paper")
     assert f"49/48 = {most:.1%}" in part and f"(1 + 1/49) = {divisors:.1%}" in part
-    last = log("gcd-base210")[-2]
-    assert last["correct_gcds"] == [k for k in range(1, 101) if 210 % k == 0]
+    with_4 = sum(6 / (math.pi * k) ** 2 for k in range(1, 421) if 420 % k == 0)
+    assert f"1/16) · (1 + 1/9) · (1 + 1/25) · (1 + 1/49) = {with_4:.1%}" in part
+    _, first, *_, last, _ = log("gcd-base210")
+    assert f"{first['accuracy']:.1%}" == f"{divisors:.1%}"
+    assert last["correct_gcds"] == [k for k in range(1, 101) if 420 % k == 0]
 
 
 def code(title):
@@ -107,9 +111,12 @@ def test_base_1000_learns_3_at_a_step_and_7_later(monkeypatch, capsys):
     exec(code("Base 1000"), {})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 * 13
-    assert "     2  84.7%  [2, 5]" in lines and "     3  93.4%  [2, 3, 5]" in lines
-    assert not any(", 7" in line for line in lines[:26]) and ", 7" in lines[32]
-    assert "     4  85.6%  [5]" in lines[26:]
+    uniform, operands, outcomes = lines[1:13], lines[14:26], lines[27:]
+    assert all(line.endswith("[2, 5]") for line in uniform)
+    assert operands[1] == "     2  85.1%  [2, 5]" and operands[2] == "     3  93.2%  [2, 3, 5]"
+    assert operands[8] == "     9  95.7%  [2, 3, 5, 7]" and ", 7" not in operands[7]
+    for epoch, p in [(2, 3), (4, 7), (6, 11), (8, 13)]:
+        assert f", {p}" in outcomes[epoch - 1] and f", {p}" not in outcomes[epoch - 2]
 
 
 def test_forward_is_long_where_backward_is_short(monkeypatch, capsys, tmp_path):
