@@ -128,7 +128,7 @@ def test_without_matplotlib(capsys, monkeypatch, tmp_path):
 @pytest.mark.parametrize("argv, why", [
     (["curves", "none"], "none/log.jsonl: No such file"),
     (["curves", ROOT / "tests"], "No such file"),
-    (["curves", RESULTS / "gcd-base2", RESULTS / "eigen-add3"], "runs of eigen and gcd"),
+    (["curves", RESULTS / "gcd-base2", RESULTS / "eigen-add7"], "runs of eigen and gcd"),
     (["table", RESULTS / "gcd-base2"], "no evaluated run of eigenvalues"),
     (["tree", "x*cos(2*x"], "'x*cos(2*x': that is not an expression"),
     (["tree", "f(x)"], "'f(x)' is not a function of x"),
