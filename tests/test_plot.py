@@ -89,10 +89,10 @@ def test_attention_is_that_of_torch():
 
     inputs, outputs = [], []
     for layer in model.decoder:
-        layer.norm2.register_forward_hook(lambda _, args, x: inputs.append(x))
-        layer.cross_attention.register_forward_hook(lambda _, args, y: outputs.append(y))
+        layer.norm2.register_forward_hook(lambda _, args, x: inputs.append(x[None]))
+        layer.cross_attention.register_forward_hook(lambda _, args, y: outputs.append(y[None]))
     memory = []
-    model.encoder_norm.register_forward_hook(lambda _, args, x: memory.append(x))
+    model.encoder_norm.register_forward_hook(lambda _, args, x: memory.append(x[None]))
     model(src, tgt)
     for layer, x, y, ours in zip(model.decoder, inputs, outputs, weights, strict=True):
         reference = nn.MultiheadAttention(16, 4, batch_first=True)
