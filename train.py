@@ -11,6 +11,7 @@ few methods (see gcd.py), and adding one is adding a file and an entry in TASKS.
 """
 
 import argparse
+import ctypes
 import datetime
 import importlib
 import inspect
@@ -61,6 +62,8 @@ WORLD = int(os.environ.get("WORLD_SIZE", 1))
 
 # Training
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+
 
 def learning_rate(step, total, peak, warmup):
     """Rise to the peak along a line, then fall to zero along a cosine."""
@@ -101,10 +104,20 @@ def make_optimizers(args, model):
     return [torch.optim.Adam(rest, fused=fused), Muon(matrices)]
 
 
+def keep_memory():
+    """Have glibc keep the memory of freed tensors for the next step. The large ones it would give
+    back to the system, which clears every page before it gives it again: 3 to 15% of a step."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
 class Trainer:
     """A training run. Its state: model, optimizers, step, start, loss_sum and log."""
 
     def __init__(self, args, task, model, checkpoint):
+        keep_memory()
         self.args, self.task, self.model = args, task, model
         self.optimizers = make_optimizers(args, model)
         self.generator = torch.Generator(task.device)
