@@ -35,7 +35,7 @@ warnings.filterwarnings("ignore", "enable_nested_tensor")  # torch, about its ow
 REPEATS = 5
 CASES = {  # name: flags
     "gcd": "--task gcd --heads 8 --optimizer adam",
-    "eigen": "--task eigen --train-dist laplace",
+    "eigen": "--task eigen --train-dist laplace --optimizer adam",
     "integrate": "--task integrate --examples 20000",
     "gcd, talk": "--task gcd --scale talk",
     "gcd, talk, compiled": "--task gcd --scale talk --compile",

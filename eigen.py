@@ -249,7 +249,8 @@ class LinearAlgebra:
     # The many words of numbers must get all their meaning from training: see word_std in model.py.
     scales = {
         "laptop": dict(size="3", dim=64, heads=8, enc_layers=2, dec_layers=1, word_std=0.01,
-                       batch_size=128, epochs=4, lr=1.5e-3, warmup=200, test_size=2_000),
+                       batch_size=128, epochs=4, optimizer="muon", lr=3e-3, warmup=200,
+                       test_size=2_000),
         "talk": dict(size="5", dim=512, heads=8, enc_layers=6, dec_layers=1, word_std=0.01,
                      batch_size=1024, epochs=120, lr=3e-4, warmup=3000, test_size=10_000),
     }

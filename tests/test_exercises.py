@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -230,6 +231,31 @@ def test_the_column_of_laplace_is_that_of_its_log():
         assert f"\n| {law} | {accuracy:.1%} |" in part
     for law in ("semicircle", "marchenko-pastur"):
         assert f"{last['accuracy_by_tolerance'][law]['0.01']:.1%} of" in part.replace("\n", " ")
+
+
+def test_twins(monkeypatch, capsys):
+    """The code of the answer, with an untrained model; the matrices of its table, by numpy."""
+    part = exercise("in common")
+    code, = re.findall(r"^```python\n(.*?)^```", part, re.M | re.S)
+    real = train.read_flags
+    monkeypatch.setattr(train, "read_flags",
+                        lambda flags: real([*flags[:4], "--test-size", "300"]))
+    names = {}
+    exec(code, names)
+    assert capsys.readouterr().out.count("of the wrong answers: off by") == 6
+
+    task = eigen.LinearAlgebra()
+    matrix, = task.operands(task.make_test("abs-laplace"))
+    twin, matrix = names["twin"](matrix).numpy(), matrix.numpy()
+    assert (np.trace(twin, axis1=1, axis2=2) == np.trace(matrix, axis1=1, axis2=2)).all()
+    assert (twin**2 == matrix**2).all() and (twin == twin.swapaxes(1, 2)).all()
+    product = matrix[:, 0, 1] * matrix[:, 0, 2] * matrix[:, 1, 2]
+    np.testing.assert_allclose(np.linalg.det(twin), np.linalg.det(matrix) - 4 * product)
+    ours, theirs = np.linalg.eigvalsh(matrix), np.linalg.eigvalsh(twin)
+    change = np.abs(theirs - ours).sum(axis=1) / np.abs(ours).sum(axis=1)
+    counts = np.histogram(change, [0, 0.05, 0.1, 0.2, 0.4, np.inf])[0]
+    assert [f"{n}" for n in counts] == re.findall(r"^\| [^|]*% [^|]*\| (\d+) \|", part, re.M)
+    assert (theirs[change > 0.4, 0] < 0).mean().round(1) == 0.9  # nine in ten
 
 
 def test_the_solutions_are_least_common_multiples(patched):
