@@ -229,14 +229,12 @@ def source_words(task, model, problem):
 @torch.no_grad()
 def cross_attention(model, src, tgt):
     """Where each decoder layer and head looks in src (1, s), after each word of tgt (1, t):
-    (layers, heads, t, s), rows that add up to 1. The same softmax as in Attention.forward."""
+    (layers, heads, t, s), rows that add up to 1."""
     weights = []
 
     def look(attention, inputs):
         x, keys, _, mask = inputs
-        q = attention.split(attention.query(x), len(keys))
-        scores = keys @ q.transpose(-2, -1) / math.sqrt(q.size(-1)) + mask
-        weights.append(scores.softmax(dim=-2)[0].transpose(-2, -1))
+        weights.append(attention.weights(x, keys, mask)[0].transpose(-2, -1))
 
     hooks = [layer.cross_attention.register_forward_pre_hook(look) for layer in model.decoder]
     model(src, tgt)

@@ -62,8 +62,6 @@ WORLD = int(os.environ.get("WORLD_SIZE", 1))
 
 # Training
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-
 
 def learning_rate(step, total, peak, warmup):
     """Rise to the peak along a line, then fall to zero along a cosine."""
@@ -102,6 +100,9 @@ def make_optimizers(args, model):
     inside = set(matrices)
     rest = [p for p in model.parameters() if p not in inside]
     return [torch.optim.Adam(rest, fused=fused), Muon(matrices)]
+
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def keep_memory():

@@ -235,13 +235,11 @@ def test_the_column_of_laplace_is_that_of_its_log():
 
 def test_twins(monkeypatch, capsys):
     """The code of the answer, with an untrained model; the matrices of its table, by numpy."""
-    part = exercise("in common")
-    code, = re.findall(r"^```python\n(.*?)^```", part, re.M | re.S)
     real = train.read_flags
     monkeypatch.setattr(train, "read_flags",
                         lambda flags: real([*flags[:4], "--test-size", "300"]))
     names = {}
-    exec(code, names)
+    exec(code("in common"), names)
     assert capsys.readouterr().out.count("of the wrong answers: off by") == 6
 
     task = eigen.LinearAlgebra()
@@ -254,7 +252,8 @@ def test_twins(monkeypatch, capsys):
     ours, theirs = np.linalg.eigvalsh(matrix), np.linalg.eigvalsh(twin)
     change = np.abs(theirs - ours).sum(axis=1) / np.abs(ours).sum(axis=1)
     counts = np.histogram(change, [0, 0.05, 0.1, 0.2, 0.4, np.inf])[0]
-    assert [f"{n}" for n in counts] == re.findall(r"^\| [^|]*% [^|]*\| (\d+) \|", part, re.M)
+    table = re.findall(r"^\| [^|]*% [^|]*\| (\d+) \|", exercise("in common"), re.M)
+    assert [f"{n}" for n in counts] == table
     assert (theirs[change > 0.4, 0] < 0).mean().round(1) == 0.9  # nine in ten
 
 
