@@ -19,11 +19,14 @@ PAD, BOS, EOS = range(3)
 HELD_OUT = 10  # one problem in this many is held out for testing
 
 
+def trim(tokens):
+    """Rows (n, width), padded on the right -> as wide as the longest needs."""
+    return tokens[:, : (tokens != PAD).sum(dim=1).max()]
+
+
 def pack(tokens):
-    """Close the gaps: move the padding of each row (n, width) to its end, drop empty columns."""
-    order = (tokens == PAD).byte().argsort(dim=1, stable=True)
-    longest = (tokens != PAD).sum(dim=1).max()
-    return tokens.gather(1, order)[:, :longest]
+    """Close the gaps: move the padding of each row (n, width) to its end, and trim."""
+    return trim(tokens.gather(1, (tokens == PAD).byte().argsort(dim=1, stable=True)))
 
 
 def as_target(tokens):

@@ -43,7 +43,7 @@ sys.modules.setdefault("torch", Lazy("torch"))
 
 import torch
 
-from tokenizers import BOS, EOS, PAD
+from tokenizers import BOS, EOS, PAD, trim
 
 # Where each task's class is. What it has: scales, the defaults of each --scale; add_arguments, its
 # flags, which its constructor takes, with test_size and device; free, those of its flags that may
@@ -122,6 +122,9 @@ class Trainer:
         self.args, self.task, self.model = args, task, model
         self.optimizers = make_optimizers(args, model)
         self.generator = torch.Generator(task.device)
+        # A GPU makes the examples of many steps at once: it must wait to be told how many are held
+        # out and how long the longest is, and small batches would take longer than the steps.
+        self.ahead, self.batches = 64 if task.device.startswith("cuda") else 1, []
         self.examples_per_step = args.batch_size * WORLD
         self.steps_per_epoch = math.ceil(args.epoch_size / self.examples_per_step)
         self.total_steps = args.epochs * self.steps_per_epoch
@@ -136,15 +139,26 @@ class Trainer:
         self.start = time.perf_counter() - seconds
 
     def batch(self):
-        """The examples of this step. For a compiled model, sequences are as long as any can be:
-        each new length would be compiled anew."""
+        """The examples of this step."""
+        place = self.step % self.ahead
+        if place == 0 or not self.batches:
+            self.batches = self.make_batches(self.step - place)
+        return self.batches[place]
+
+    def make_batches(self, first):
+        """The examples of so many steps from the first. For a compiled model, sequences are as long
+        as any can be: each new length would be compiled anew."""
         args, task = self.args, self.task
-        self.generator.manual_seed(batch_seed(args.seed, RANK, self.step))
-        batch = task.batch(args.batch_size, self.generator)
+        self.generator.manual_seed(batch_seed(args.seed, RANK, first))
+        sides = task.batch(args.batch_size * self.ahead, self.generator)
         if args.compile:
-            batch = [torch.nn.functional.pad(t, (0, longest - t.size(1)), value=PAD)
-                     for t, longest in zip(batch, (task.src_len, task.tgt_len + 1))]
-        return [t.to(args.device) for t in batch]
+            sides = [torch.nn.functional.pad(t, (0, longest - t.size(1)), value=PAD)
+                     for t, longest in zip(sides, (task.src_len, task.tgt_len + 1))]
+        if task.device == "cpu" and args.device.startswith("cuda"):
+            sides = [t.pin_memory() for t in sides]  # so that nobody waits for the copy
+        parts = [t.to(args.device, non_blocking=t.is_pinned()).split(args.batch_size)
+                 for t in sides]
+        return [pair if args.compile else [*map(trim, pair)] for pair in zip(*parts)]
 
     def train_step(self):
         """One batch: its loss, its gradient, one step of the optimizers."""

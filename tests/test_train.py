@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
 
@@ -22,6 +23,13 @@ TINY = ("--task gcd --base 6 --max-int 200 --dim 16 --heads 2 --epoch-size 512 -
 
 def run(out, *flags):
     train.main([*TINY, "--out", str(out), *map(str, flags)])
+
+
+def make_trainer(*flags):
+    args, task, _ = train.read_flags([*TINY, *flags])
+    trainer = train.Trainer(args, task, train.make_model(args, task, None), None)
+    trainer.parallel_model = trainer.wrap(trainer.model)
+    return trainer
 
 
 def log(out):
@@ -248,14 +256,56 @@ def test_a_compiled_step_has_the_same_losses(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model, mode: modes.append(mode) or compile(
         model, backend="eager"))
     for flag in ("", "--compile"):
-        args, task, _ = train.read_flags([*TINY, *flag.split()])
-        trainer = train.Trainer(args, task, train.make_model(args, task, None), None)
-        trainer.parallel_model = trainer.wrap(trainer.model)
+        trainer = make_trainer(*flag.split())
         for _ in range(8):
             trainer.train_step()
             losses.setdefault(flag, []).append(trainer.loss_sum.item())
     assert losses[""] == pytest.approx(losses["--compile"], rel=1e-5) and modes == [None]
+    task = trainer.task
     assert {tuple(t.shape) for t in trainer.batch()} == {(64, task.src_len), (64, task.tgt_len + 1)}
+
+
+# On a GPU, which computes while Python goes on
+
+
+def test_examples_of_many_steps_can_be_made_at_once():
+    """As on a GPU: the same ones wherever a run is taken up, each batch as long as its longest."""
+    trainer, again = make_trainer(), make_trainer()
+    trainer.ahead = again.ahead = 4
+    batches = []
+    for trainer.step in range(8):
+        batches.append(trainer.batch())
+    again.step = 6
+    assert all(a.equal(b) for a, b in zip(again.batch(), batches[6]))
+    generator = torch.Generator().manual_seed(train.batch_seed(trainer.args.seed, 0, 4))
+    for side, whole in enumerate(trainer.task.batch(4 * 64, generator)):
+        parts = [batch[side] for batch in batches[4:]]
+        assert all((part[:, -1] != 0).any() for part in parts)
+        rows = [row[row != 0] for part in parts for row in part]
+        assert all(row.equal(other[other != 0]) for row, other in zip(rows, whole, strict=True))
+
+
+class Waiting(TorchDispatchMode):
+    """Records the operations for whose numbers a GPU must be waited for, by PyTorch's own tags."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & {*function.tags}:
+            self.found.add(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_step_waits_for_nothing_once_its_examples_are_made(optimizer):
+    trainer = make_trainer("--optimizer", optimizer)
+    trainer.ahead = 2
+    for expected in ({"nonzero", "_local_scalar_dense"}, set()):
+        with Waiting() as waiting:
+            trainer.train_step()
+        assert waiting.found == expected
 
 
 # Several processes
