@@ -1,4 +1,4 @@
-"""How fast is it? A table for each task, in two minutes in all, on a CPU or on CUDA.
+"""How fast is it? A table for each task, in three minutes in all, on a CPU or on CUDA.
 
     python bench.py                     the three tasks
     python bench.py "eigen, talk"       at the talk's size, for a GPU
@@ -7,9 +7,10 @@
 Each row but the last has two speeds and their ratio, medians of several repeats that take turns, so
 that a busy machine slows both sides alike:
 
-    training, nn.Transformer    a training step, the making of its examples included, beside that of
-                                the same model built on torch.nn.Transformer, with PyTorch's Adam
-    training, its matrix products alone    the step beside these, recorded and done again
+    training, nn.Transformer    64 steps, the making of their examples included, beside the same
+                                steps of the same model built on torch.nn.Transformer, with
+                                PyTorch's Adam, in a process that leaves memory to PyTorch
+    training, its matrix products alone    one step beside these, recorded and done again
     making examples             a batch beside the step that reads it
     greedy, beam 10, without a cache    decoding beside a decoder that reads all its words anew
     memory, nn.Transformer      the most that a process held after twenty steps, beside the other's
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import time
 import warnings
+from functools import partial
 
 import torch
 from torch import nn
@@ -32,7 +34,7 @@ from model import Transformer
 
 warnings.filterwarnings("ignore", "enable_nested_tensor")  # torch, about its own encoder
 
-REPEATS = 5
+REPEATS, STEPS = 5, 64
 CASES = {  # name: flags
     "gcd": "--task gcd --heads 8 --optimizer adam",
     "eigen": "--task eigen --train-dist laplace --optimizer adam",
@@ -104,6 +106,8 @@ class MatrixProducts(TorchDispatchMode):
 def make_trainer(flags, reference=False):
     """A trainer, ready for its first step, of our model or of its reference."""
     args, task, _ = train.read_flags(flags.split())
+    if not reference:
+        train.keep_memory()
     model = train.make_model(args, task, None)
     if reference:
         model = Reference(model, args.heads).to(args.device)
@@ -112,6 +116,12 @@ def make_trainer(flags, reference=False):
     if reference:
         trainer.optimizers = [torch.optim.Adam(model.parameters())]
     return trainer
+
+
+def take_steps(trainer, steps=range(STEPS)):
+    """The training steps of these numbers, which decide about their examples."""
+    for trainer.step in steps:
+        trainer.train_step()
 
 
 def seconds(function, calls):
@@ -124,10 +134,30 @@ def seconds(function, calls):
     return time.perf_counter() - start
 
 
-def compare(*functions, budget=1.0):
-    """The median seconds of a call of each function, by turns, each turn as long as the budget."""
-    calls = [max(1, int(budget / seconds(f, 2) * 2)) for f in functions]  # and they are warm
-    rounds = [[seconds(f, n) / n for f, n in zip(functions, calls)] for _ in range(REPEATS)]
+def reference_process(flags):
+    """Start a process that reads how often to take the reference's steps, and says the seconds."""
+    return subprocess.Popen([sys.executable, __file__, "--reference", flags], text=True,
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def serve_reference(flags):
+    """What that process does."""
+    trainer = make_trainer(flags, reference=True)
+    for calls in sys.stdin:
+        print(seconds(partial(take_steps, trainer), int(calls)), flush=True)
+
+
+def reference_seconds(process, calls):
+    """As seconds, of steps in that process."""
+    print(calls, file=process.stdin, flush=True)
+    return float(process.stdout.readline())
+
+
+def compare(*timers, budget=1.0):
+    """The median seconds of a call, for each function from the number of calls to their seconds, by
+    turns, each turn as long as the budget."""
+    calls = [max(1, int(budget / timer(2) * 2)) for timer in timers]  # and they are warm
+    rounds = [[timer(n) / n for timer, n in zip(timers, calls)] for _ in range(REPEATS)]
     return [statistics.median(column) for column in zip(*rounds)]
 
 
@@ -145,23 +175,27 @@ def memory(name):
 
 def bench(name, peaks):
     """The rows of one case; peaks: those of memory."""
-    ours, reference = make_trainer(CASES[name]), make_trainer(CASES[name], reference=True)
+    ours = make_trainer(CASES[name])
     n, generator = ours.args.batch_size, ours.generator
-    with MatrixProducts() as products:
-        ours.train_step()
-    step, theirs, floor, batch = compare(
-        ours.train_step, reference.train_step, products.replay,
-        lambda: ours.make_batches(0))
+    one_step, products = partial(take_steps, ours, [1]), MatrixProducts()
+    one_step()  # a GPU makes the examples of many steps now
+    with products:
+        one_step()
+    all_steps, batches = partial(take_steps, ours), partial(ours.make_batches, 0)
+    with reference_process(CASES[name]) as process:
+        steps, step, floor, making, theirs = compare(
+            *(partial(seconds, f) for f in (all_steps, one_step, products.replay, batches)),
+            partial(reference_seconds, process))
     print(f"{name}: {CASES[name]}, batches of {n}, {len(products.calls)} matrix products a step")
     print(f"{'':<42}{'ours':>10}{'the other':>10}")
-    row("training, nn.Transformer", step, theirs, "examples/s", n)
+    row("training, nn.Transformer", steps, theirs, "examples/s", n * STEPS)
     row("training, its matrix products alone", step, floor, "examples/s", n)
-    row("making examples, training on them", batch / ours.ahead, step, "examples/s", n)
+    row("making examples, training on them", making / ours.ahead, steps / STEPS, "examples/s", n)
     src = ours.task.batch(32, generator)[0]
     plain = NoCache.of(ours.model)
     for beam in (1, 10):
-        cached, uncached = compare(*(lambda m=m: m.generate(src, beam)
-                                     for m in (ours.model, plain)), budget=0.5)
+        cached, uncached = compare(*(partial(seconds, partial(model.generate, src, beam))
+                                     for model in (ours.model, plain)), budget=0.5)
         row(f"beam {beam}, without a cache" if beam > 1 else "greedy, without a cache",
             cached, uncached, "problems/s", len(src))
     mine, other = peaks
@@ -172,7 +206,7 @@ def bench(name, peaks):
 def peak_memory(name, reference):
     """The most this process, or its GPU, has held after some steps, in MB."""
     trainer = make_trainer(CASES[name], reference)
-    seconds(trainer.train_step, 20)
+    take_steps(trainer, range(20))
     if trainer.args.device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() // 2**20
     unit = 2**20 if sys.platform == "darwin" else 2**10
@@ -196,7 +230,7 @@ def growth():
         print(what)
         for flags in sizes:
             trainer = make_trainer(flags)
-            step, = compare(trainer.train_step, budget=0.5)
+            step, = compare(partial(seconds, trainer.train_step), budget=0.5)
             src, tgt = trainer.task.batch(trainer.args.batch_size, trainer.generator)
             print(f"    {flags:<70}{src.size(1):>4} ->{tgt.size(1):>4} words{1000 * step:>9.1f} ms",
                   flush=True)
@@ -210,10 +244,14 @@ def main(argv=None):
                         help="as above, or of one task alone (the three tasks)")
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--memory-reference", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--reference", metavar="FLAGS", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     for name in args.cases:
         if name not in {*CASES, "growth"}:
             parser.error(f"{name}: there are {', '.join(CASES)} and growth")
+    if args.reference:
+        serve_reference(args.reference)
+        return
     if args.memory or args.memory_reference:
         print(peak_memory(args.cases[0], args.memory_reference))
         return

@@ -118,7 +118,6 @@ class Trainer:
     """A training run. Its state: model, optimizers, step, start, loss_sum and log."""
 
     def __init__(self, args, task, model, checkpoint):
-        keep_memory()
         self.args, self.task, self.model = args, task, model
         self.optimizers = make_optimizers(args, model)
         self.generator = torch.Generator(task.device)
@@ -580,6 +579,7 @@ def main(argv=None):
         if args.plot and not to_train and RANK == 0:
             draw(args, task, model)
         if to_train:
+            keep_memory()
             trainer = Trainer(args, task, model, checkpoint)
             if RANK == 0 and not args.resume:
                 trainer.claim_folder()
