@@ -122,8 +122,10 @@ class Trainer:
         self.optimizers = make_optimizers(args, model)
         self.generator = torch.Generator(task.device)
         # A GPU makes the examples of many steps at once: it must wait to be told how many are held
-        # out and how long the longest is, and small batches would take longer than the steps.
-        self.ahead, self.batches = 64 if task.device.startswith("cuda") else 1, []
+        # out and how long the longest is, and small batches would take longer than the steps. Not
+        # too many: its eigenvalue solver refuses more than some 32,000 matrices.
+        many = max(1, 2**14 // args.batch_size)
+        self.ahead, self.batches = many if task.device.startswith("cuda") else 1, []
         self.examples_per_step = args.batch_size * WORLD
         self.steps_per_epoch = math.ceil(args.epoch_size / self.examples_per_step)
         self.total_steps = args.epochs * self.steps_per_epoch
