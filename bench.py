@@ -134,30 +134,30 @@ def seconds(function, calls):
     return time.perf_counter() - start
 
 
-def reference_process(flags):
-    """Start a process that reads how often to take the reference's steps, and says the seconds."""
-    return subprocess.Popen([sys.executable, __file__, "--reference", flags], text=True,
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def child(name, *kind):
+    """The command of a process of its own, for what this file does when it is asked to by kind."""
+    return [sys.executable, __file__, name, *kind]
 
 
-def serve_reference(flags):
-    """What that process does."""
-    trainer = make_trainer(flags, reference=True)
-    for calls in sys.stdin:
-        print(seconds(partial(take_steps, trainer), int(calls)), flush=True)
+def serve_reference(name):
+    """Take the reference's steps for each line read, and say when they are done."""
+    trainer = make_trainer(CASES[name], reference=True)
+    for _ in sys.stdin:
+        seconds(partial(take_steps, trainer), 1)
+        print("done", flush=True)
 
 
-def reference_seconds(process, calls):
-    """As seconds, of steps in that process."""
-    print(calls, file=process.stdin, flush=True)
-    return float(process.stdout.readline())
+def reference_steps(process):
+    """Have a process that serves the reference take its steps, and wait for it."""
+    print(file=process.stdin, flush=True)
+    answer = process.stdout.readline()
+    assert answer == "done\n", answer
 
 
-def compare(*timers, budget=1.0):
-    """The median seconds of a call, for each function from the number of calls to their seconds, by
-    turns, each turn as long as the budget."""
-    calls = [max(1, int(budget / timer(2) * 2)) for timer in timers]  # and they are warm
-    rounds = [[timer(n) / n for timer, n in zip(timers, calls)] for _ in range(REPEATS)]
+def compare(*functions, budget=1.0):
+    """The median seconds of a call of each function, by turns, each turn as long as the budget."""
+    calls = [max(1, int(budget / seconds(f, 2) * 2)) for f in functions]  # and they are warm
+    rounds = [[seconds(f, n) / n for f, n in zip(functions, calls)] for _ in range(REPEATS)]
     return [statistics.median(column) for column in zip(*rounds)]
 
 
@@ -169,8 +169,8 @@ def row(what, mine, other, unit, n):
 def memory(name):
     """The peaks of our model and of its reference, in MB, each in a process of its own, which says
     it last: before that it may have made its data, and said so."""
-    return [int(subprocess.check_output([sys.executable, __file__, name, kind]).split()[-1])
-            for kind in ("--memory", "--memory-reference")]
+    return [int(subprocess.check_output(child(name, "--memory", *kind)).split()[-1])
+            for kind in ([], ["--reference"])]
 
 
 def bench(name, peaks):
@@ -181,20 +181,20 @@ def bench(name, peaks):
     one_step()  # a GPU makes the examples of many steps now
     with products:
         one_step()
-    all_steps, batches = partial(take_steps, ours), partial(ours.make_batches, 0)
-    with reference_process(CASES[name]) as process:
-        steps, step, floor, making, theirs = compare(
-            *(partial(seconds, f) for f in (all_steps, one_step, products.replay, batches)),
-            partial(reference_seconds, process))
+    with subprocess.Popen(child(name, "--reference"), text=True, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as process:
+        steps, theirs, step, floor, batches = compare(
+            partial(take_steps, ours), partial(reference_steps, process), one_step,
+            products.replay, partial(ours.make_batches, 0))
     print(f"{name}: {CASES[name]}, batches of {n}, {len(products.calls)} matrix products a step")
     print(f"{'':<42}{'ours':>10}{'the other':>10}")
     row("training, nn.Transformer", steps, theirs, "examples/s", n * STEPS)
     row("training, its matrix products alone", step, floor, "examples/s", n)
-    row("making examples, training on them", making / ours.ahead, steps / STEPS, "examples/s", n)
+    row("making examples, training on them", batches / ours.ahead, steps / STEPS, "examples/s", n)
     src = ours.task.batch(32, generator)[0]
     plain = NoCache.of(ours.model)
     for beam in (1, 10):
-        cached, uncached = compare(*(partial(seconds, partial(model.generate, src, beam))
+        cached, uncached = compare(*(partial(model.generate, src, beam)
                                      for model in (ours.model, plain)), budget=0.5)
         row(f"beam {beam}, without a cache" if beam > 1 else "greedy, without a cache",
             cached, uncached, "problems/s", len(src))
@@ -230,7 +230,7 @@ def growth():
         print(what)
         for flags in sizes:
             trainer = make_trainer(flags)
-            step, = compare(partial(seconds, trainer.train_step), budget=0.5)
+            step, = compare(trainer.train_step, budget=0.5)
             src, tgt = trainer.task.batch(trainer.args.batch_size, trainer.generator)
             print(f"    {flags:<70}{src.size(1):>4} ->{tgt.size(1):>4} words{1000 * step:>9.1f} ms",
                   flush=True)
@@ -243,17 +243,16 @@ def main(argv=None):
     parser.add_argument("cases", nargs="*", metavar="CASE", default=["gcd", "eigen", "integrate"],
                         help="as above, or of one task alone (the three tasks)")
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--memory-reference", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--reference", metavar="FLAGS", help=argparse.SUPPRESS)
+    parser.add_argument("--reference", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     for name in args.cases:
         if name not in {*CASES, "growth"}:
             parser.error(f"{name}: there are {', '.join(CASES)} and growth")
-    if args.reference:
-        serve_reference(args.reference)
+    if args.memory:
+        print(peak_memory(args.cases[0], args.reference))
         return
-    if args.memory or args.memory_reference:
-        print(peak_memory(args.cases[0], args.memory_reference))
+    if args.reference:
+        serve_reference(args.cases[0])
         return
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads\n")

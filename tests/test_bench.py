@@ -50,7 +50,7 @@ def test_the_rows(monkeypatch, capsys):
     tiny = ("--task gcd --base 6 --max-int 200 --dim 16 --heads 2 --batch-size 16 --device cpu "
             "--optimizer adam")
     monkeypatch.setitem(bench.CASES, "gcd", tiny)
-    monkeypatch.setattr(bench, "compare", lambda *timers, budget=0: [timer(2) for timer in timers])
+    monkeypatch.setattr(bench, "compare", lambda *f, budget=0: [bench.seconds(g, 2) for g in f])
     bench.main(["gcd"])
     out = capsys.readouterr().out
     assert out.count("times as fast") == 5 and out.count("MB") == 1
