@@ -157,9 +157,11 @@ class Trainer:
                      for t, longest in zip(sides, (task.src_len, task.tgt_len + 1))]
         if task.device == "cpu" and args.device.startswith("cuda"):
             sides = [t.pin_memory() for t in sides]  # so that nobody waits for the copy
-        parts = [t.to(args.device, non_blocking=t.is_pinned()).split(args.batch_size)
-                 for t in sides]
-        return [pair if args.compile else [*map(trim, pair)] for pair in zip(*parts)]
+        batches = zip(*(t.to(args.device, non_blocking=t.is_pinned()).split(args.batch_size)
+                        for t in sides))
+        if args.compile or self.ahead == 1:
+            return [*batches]
+        return [[*map(trim, batch)] for batch in batches]
 
     def train_step(self):
         """One batch: its loss, its gradient, one step of the optimizers."""
