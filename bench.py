@@ -1,29 +1,19 @@
-"""How fast is it? A table for each task, in three minutes in all, on a CPU or on CUDA.
+"""How long does one wait? In about 12 minutes on two cores, or on a GPU where there is one:
 
-    python bench.py                     the three tasks
-    python bench.py "eigen, talk"       at the talk's size, for a GPU
-    python bench.py growth              how a training step grows with each size
+    python bench.py result    seconds to an accuracy, with the defaults of train.py, beside those of
+                              a plain model of the same sizes, built on torch.nn.Transformer, that
+                              the talk's optimizer, Adam, trains at three learning rates
+    python bench.py speed     examples/s of both models, each trained by Adam; and the share of our
+                              time that the matrix products alone take: no code can do without
+    python bench.py           both; after "result" or "speed", flags of train.py may follow
 
-Each row but the last has two speeds and their ratio, medians of several repeats that take turns, so
-that a busy machine slows both sides alike:
-
-    training, nn.Transformer    64 steps, the making of their examples included, beside the same
-                                steps of the same model built on torch.nn.Transformer, with
-                                PyTorch's Adam, in a process that leaves memory to PyTorch
-    training, its matrix products alone    one step beside these, recorded and done again
-    making examples             a batch beside the step that reads it
-    greedy, beam 10, without a cache    decoding beside a decoder that reads all its words anew
-    memory, nn.Transformer      the most that a process held after twenty steps, beside the other's
+The clock stands still while a model is tested. Speeds are medians of turns that both models take.
 """
 
-import argparse
-import resource
-import statistics
-import subprocess
-import sys
-import time
+import math
 import warnings
-from functools import partial
+from statistics import median
+from timeit import timeit
 
 import torch
 from torch import nn
@@ -31,58 +21,42 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
 from model import Transformer
+from task import Parser
+from tokenizers import BOS, EOS, PAD
 
 warnings.filterwarnings("ignore", "enable_nested_tensor")  # torch, about its own encoder
 
-REPEATS, STEPS = 5, 64
-CASES = {  # name: flags
-    "gcd": "--task gcd --heads 8 --optimizer adam",
-    "eigen": "--task eigen --train-dist laplace --optimizer adam",
-    "integrate": "--task integrate --examples 20000",
-    "gcd, talk": "--task gcd --scale talk",
-    "gcd, talk, compiled": "--task gcd --scale talk --compile",
-    "eigen, talk": "--task eigen --train-dist laplace --scale talk",
-    "integrate, talk": "--task integrate --scale talk --examples 20000",
-}
+RATES = ["1e-3", "3e-3", "3e-4"]  # Adam's, at their peak
+RESULTS = [  # accuracies to reach on all tests, seconds for each rate, flags: many short epochs
+    ([0.85, 0.92], 50, "--task gcd --base 30 --epochs 100 --epoch-size 15000 --test-size 2000"),
+    ([0.9], 120, "--task eigen --train-dist laplace --epochs 60 --epoch-size 20000 --test-size 500 "
+     "--test-dists semicircle uniform gaussian laplace abs-semicircle abs-laplace")]
+SPEEDS = ["--task gcd", "--task eigen --train-dist laplace", "--task integrate --examples 5000"]
+STEPS, TURNS = 16, 20  # steps that are timed together, and how often
 
 
-class Reference(nn.Module):
-    """The same architecture, built on torch.nn.Transformer."""
+class Reference(Transformer):
+    """Our embeddings and search, around torch.nn.Transformer."""
 
-    def __init__(self, ours, heads):
-        super().__init__()
-        dim, self.pad = ours.src_embedding.embedding_dim, ours.pad
-        self.src_embedding = nn.Embedding(ours.src_embedding.num_embeddings, dim)
-        self.tgt_embedding = nn.Embedding(ours.tgt_embedding.num_embeddings, dim)
-        self.src_position = nn.Embedding(ours.src_len, dim)
-        self.tgt_position = nn.Embedding(ours.tgt_len, dim)
-        self.transformer = nn.Transformer(dim, heads, len(ours.encoder), len(ours.decoder), 4 * dim,
-                                          dropout=0.0, norm_first=True, batch_first=True)
+    def __init__(self, args, task):
+        super().__init__(len(task.source), len(task.target), task.src_len, task.tgt_len, args.dim,
+                         args.heads, 0, 0, PAD, BOS, EOS)
+        del self.encoder_norm, self.decoder_norm  # torch's has norms of its own
+        self.transformer = nn.Transformer(args.dim, args.heads, args.enc_layers, args.dec_layers,
+                                          4 * args.dim, 0.0, norm_first=True, batch_first=True)
 
-    def forward(self, src, tgt):
-        """src (n, s), tgt (n, t) -> logits (n, t, words)."""
-        padding = torch.zeros(src.shape, device=src.device).masked_fill(src == self.pad, -torch.inf)
-        causal = nn.Transformer.generate_square_subsequent_mask(tgt.size(1), device=src.device)
+    def encode(self, src):
+        mask = src == self.pad
         x = self.src_embedding(src) + self.src_position.weight[: src.size(1)]
-        y = self.tgt_embedding(tgt) + self.tgt_position.weight[: tgt.size(1)]
-        y = self.transformer(x, y, tgt_mask=causal, src_key_padding_mask=padding,
-                             memory_key_padding_mask=padding, tgt_is_causal=True)
-        return y @ self.tgt_embedding.weight.T
+        return self.transformer.encoder(x, src_key_padding_mask=mask), mask
 
-
-class NoCache(Transformer):
-    """Our model, but that its decoder keeps words alone, and reads all of them at each step."""
-
-    @classmethod
-    def of(cls, model):
-        """The same model, its weights shared."""
-        twin = cls.__new__(cls)
-        twin.__dict__ = model.__dict__
-        return twin
-
-    def decode(self, tgt, memory, memory_mask, cache=None):
-        words = torch.cat([cache[0][0], tgt], dim=1) if cache else tgt
-        return super().decode(words, memory, memory_mask)[0], [[words]]
+    def decode(self, tgt, memory, mask, cache=None):
+        words = torch.cat([cache[0][0], tgt], dim=1) if cache else tgt  # all that it keeps
+        causal = nn.Transformer.generate_square_subsequent_mask(words.size(1), words.device)
+        y = self.tgt_embedding(words) + self.tgt_position.weight[: words.size(1)]
+        y = self.transformer.decoder(y, memory, causal, memory_key_padding_mask=mask,
+                                     tgt_is_causal=True)
+        return y @ self.tgt_embedding.weight.T, [[words]]
 
 
 class MatrixProducts(TorchDispatchMode):
@@ -94,172 +68,72 @@ class MatrixProducts(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if function.overloadpacket.__name__ in {"mm", "addmm", "bmm", "baddbmm"}:
-            self.calls.append((function, [a.detach().clone() if torch.is_tensor(a) else a
-                                          for a in args]))
+            self.calls.append((function, [a.clone() if torch.is_tensor(a) else a for a in args]))
         return function(*args, **(kwargs or {}))
 
     def replay(self):
         for function, args in self.calls:
-            function(*args)
+            product = function(*args)
+        product.sum().item()  # waits for a GPU
 
 
-def make_trainer(flags, reference=False):
-    """A trainer, ready for its first step, of our model or of its reference."""
+def make_training(flags, reference=False):
+    """-> args, task, model, optimizers: what train.train_epoch takes."""
     args, task, _ = train.read_flags(flags.split())
-    if not reference:
-        train.keep_memory()
-    model = train.make_model(args, task, None)
-    if reference:
-        model = Reference(model, args.heads).to(args.device)
-    trainer = train.Trainer(args, task, model, None)
-    trainer.parallel_model = trainer.wrap(model)
-    if reference:
-        trainer.optimizers = [torch.optim.Adam(model.parameters())]
-    return trainer
+    torch.manual_seed(args.seed)
+    model = Reference(args, task) if reference else train.make_model(args, task, None)
+    return args, task, model.to(args.device), train.make_optimizers(args, model)
 
 
-def take_steps(trainer, steps=range(STEPS)):
-    """The training steps of these numbers, which decide about their examples."""
-    for trainer.step in steps:
-        trainer.train_step()
+def learn(name, targets, budget, args, task, model, optimizers):
+    """Train until all targets are reached, or for so many seconds. -> the seconds to the last."""
+    steps, epoch, clock, accuracy = math.ceil(args.epoch_size / args.batch_size), 0, 0.0, 0.0
+    for target in targets:
+        while accuracy < target and clock < budget and epoch < args.epochs:
+            epoch += 1
+            clock += timeit(lambda: train.train_epoch(args, task, model, optimizers, epoch, steps),
+                            number=1)
+            accuracy = min(by["1"] for by in task.evaluate(model)["accuracy_by_test"].values())
+        train.show(f"    {name:<21}{target:.0%}{'' if accuracy >= target else ' not':>5} in "
+                   f"{clock:>6.1f} s, {epoch * steps * args.batch_size:>9,} examples")
+    return clock if accuracy >= target else math.inf
 
 
-def seconds(function, calls):
-    """What so many calls take."""
-    start = time.perf_counter()
-    for _ in range(calls):
-        function()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+def result(flags):
+    for targets, budget, case in RESULTS:
+        print(case)
+        learn("ours", targets, math.inf, *make_training(case + flags))
+        for rate in RATES:
+            adam = make_training(f"{case} --optimizer adam --lr {rate}{flags}", reference=True)
+            budget = min(budget, learn(f"nn.Transformer, {rate}", targets, budget, *adam))
 
 
-def child(name, *kind):
-    """The command of a process of its own, for what this file does when it is asked to by kind."""
-    return [sys.executable, __file__, name, *kind]
-
-
-def serve_reference(name):
-    """Take the reference's steps for each line read, and say when they are done."""
-    trainer = make_trainer(CASES[name], reference=True)
-    for _ in sys.stdin:
-        seconds(partial(take_steps, trainer), 1)
-        print("done", flush=True)
-
-
-def reference_steps(process):
-    """Have a process that serves the reference take its steps, and wait for it."""
-    print(file=process.stdin, flush=True)
-    answer = process.stdout.readline()
-    assert answer == "done\n", answer
-
-
-def compare(*functions, budget=1.0):
-    """The median seconds of a call of each function, by turns, each turn as long as the budget."""
-    calls = [max(1, int(budget / seconds(f, 2) * 2)) for f in functions]  # and they are warm
-    rounds = [[seconds(f, n) / n for f, n in zip(functions, calls)] for _ in range(REPEATS)]
-    return [statistics.median(column) for column in zip(*rounds)]
-
-
-def row(what, mine, other, unit, n):
-    print(f"    {what:<38}{n / mine:>10,.0f}{n / other:>10,.0f} {unit:<12}"
-          f"{other / mine:>6.2f} times as fast", flush=True)
-
-
-def memory(name):
-    """The peaks of our model and of its reference, in MB, each in a process of its own, which says
-    it last: before that it may have made its data, and said so."""
-    return [int(subprocess.check_output(child(name, "--memory", *kind)).split()[-1])
-            for kind in ([], ["--reference"])]
-
-
-def bench(name, peaks):
-    """The rows of one case; peaks: those of memory."""
-    ours = make_trainer(CASES[name])
-    n, generator = ours.args.batch_size, ours.generator
-    one_step, products = partial(take_steps, ours, [1]), MatrixProducts()
-    one_step()  # a GPU makes the examples of many steps now
-    with products:
-        one_step()
-    with subprocess.Popen(child(name, "--reference"), text=True, stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE) as process:
-        steps, theirs, step, floor, batches = compare(
-            partial(take_steps, ours), partial(reference_steps, process), one_step,
-            products.replay, partial(ours.make_batches, 0))
-    print(f"{name}: {CASES[name]}, batches of {n}, {len(products.calls)} matrix products a step")
-    print(f"{'':<42}{'ours':>10}{'the other':>10}")
-    row("training, nn.Transformer", steps, theirs, "examples/s", n * STEPS)
-    row("training, its matrix products alone", step, floor, "examples/s", n)
-    row("making examples, training on them", batches / ours.ahead, steps / STEPS, "examples/s", n)
-    src = ours.task.batch(32, generator)[0]
-    plain = NoCache.of(ours.model)
-    for beam in (1, 10):
-        cached, uncached = compare(*(partial(model.generate, src, beam)
-                                     for model in (ours.model, plain)), budget=0.5)
-        row(f"beam {beam}, without a cache" if beam > 1 else "greedy, without a cache",
-            cached, uncached, "problems/s", len(src))
-    mine, other = peaks
-    print(f"    {'memory, nn.Transformer':<38}{mine:>10,}{other:>10,} {'MB':<12}"
-          f"{other / mine:>6.2f} times as little\n", flush=True)
-
-
-def peak_memory(name, reference):
-    """The most this process, or its GPU, has held after some steps, in MB."""
-    trainer = make_trainer(CASES[name], reference)
-    take_steps(trainer, range(20))
-    if trainer.args.device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() // 2**20
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
-
-
-GROWTH = {  # what grows, and the flags at each size
-    "layers": [f"--task gcd --enc-layers {n} --dec-layers {n}" for n in (1, 2, 4)],
-    "dimensions": [f"--task gcd --dim {n}" for n in (64, 128, 256)],
-    "base (fewer digits)": [f"--task gcd --base {n}" for n in (2, 10, 1000)],
-    "batch size": [f"--task gcd --batch-size {n}" for n in (64, 256, 1024)],
-    "matrix size": [f"--task eigen --size {n}" for n in (3, 5, 8)],
-    "operators": [f"--task integrate --max-ops {n} --max-words 512 --examples 5000"
-                  for n in (5, 10, 15)],
-}
-
-
-def growth():
-    """Milliseconds of a training step as each size grows."""
-    for what, sizes in GROWTH.items():
-        print(what)
-        for flags in sizes:
-            trainer = make_trainer(flags)
-            step, = compare(trainer.train_step, budget=0.5)
-            src, tgt = trainer.task.batch(trainer.args.batch_size, trainer.generator)
-            print(f"    {flags:<70}{src.size(1):>4} ->{tgt.size(1):>4} words{1000 * step:>9.1f} ms",
-                  flush=True)
+def speed(flags):
+    for case in SPEEDS:
+        case, products = f"{case} --optimizer adam{flags}", MatrixProducts()
+        ours, theirs = make_training(case), make_training(case, reference=True)
+        with products:
+            train.train_epoch(*ours, 1, 1)
+        timed = [lambda: train.train_epoch(*ours, 1, STEPS),
+                 lambda: train.train_epoch(*theirs, 1, STEPS),
+                 lambda: train.train_epoch(*ours, 1, 1), products.replay]
+        turns = [[timeit(run, number=1) for run in timed] for _ in range(TURNS)]
+        mine, other, step, floor = map(median, zip(*turns))
+        n = STEPS * ours[0].batch_size
+        train.show(f"{case}\n    ours {n / mine:,.0f} examples/s, nn.Transformer {n / other:,.0f}: "
+                   f"{other / mine:.2f} times as fast\n    {len(products.calls)} matrix products "
+                   f"alone take {floor / step:.0%} of our time")
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.error = lambda message: parser.exit(2, f"bench.py: {message}\n")
-    parser.add_argument("cases", nargs="*", metavar="CASE", default=["gcd", "eigen", "integrate"],
-                        help="as above, or of one task alone (the three tasks)")
-    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--reference", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
-    for name in args.cases:
-        if name not in {*CASES, "growth"}:
-            parser.error(f"{name}: there are {', '.join(CASES)} and growth")
-    if args.memory:
-        print(peak_memory(args.cases[0], args.reference))
-        return
-    if args.reference:
-        serve_reference(args.cases[0])
-        return
+    parser = Parser(prog="bench.py", description=__doc__, formatter_class=train.Help)
+    parser.add_argument("what", nargs="?", choices=["result", "speed"], help="both if not given")
+    args, flags = parser.parse_known_args(argv)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads\n")
-    # first of all: a process begins with its parent's peak
-    peaks = {name: memory(name) for name in args.cases if name in CASES}
-    for name in args.cases:
-        growth() if name == "growth" else bench(name, peaks[name])
+    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads", flush=True)
+    for function in (result, speed):
+        if args.what in (None, function.__name__):
+            parser.call(function, "".join(f" {flag}" for flag in flags))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
-"""A small computer algebra system: expressions of x in a normal form, and their derivatives.
+"""A small computer algebra system: functions of x in a normal form, and their derivatives.
 
-All data of the integration experiment (integrate.py) speak its language, so that one function is
-always written in one way: like terms are collected, constants folded, arguments ordered.
+Slide: "Deep learning for symbolic mathematics". In the normal form one function is always the same
+words: like terms are collected, constants folded, arguments ordered.
 
     expression   a sum       {product: coefficient}            3 x sin(x) - 1/2
     product      a frozenset {(factor, exponent)}              x sin(x)
     factor       x, pi, a function of an expression, a sum in brackets, or a prime under a root
 
-There is one Factor object for each factor, made at its first use. So factors compare by address,
-whatever they hold, and remember their derivative: this is why thousands of functions a second can
-be built and differentiated, where SymPy makes a hundred.
+Each factor is one Factor object, made at its first use. So factors compare by address and remember
+their derivative: thousands of functions a second are differentiated, where SymPy makes a hundred.
 
 >>> F = parse("x * sin(x^2)")
 >>> prefix(F), infix(derivative(F))
@@ -19,30 +18,34 @@ be built and differentiated, where SymPy makes a hundred.
 import ast
 import gc
 import math
+import re
 from fractions import Fraction
 from functools import partial
 
-import numpy as np
-
-from tokenizers import ARITY
+from tokenizers import ARITY, read_prefix
 
 ONE = frozenset()  # the product of no factors
 HALF = Fraction(1, 2)
 LARGEST = 10**12  # numbers in expressions are smaller, and so are denominators
+LARGEST_POWER = 1000  # for SymPy
+LARGEST_ARGUMENT = 10_000  # for mpmath, in bits: the sine of a longer number can take it hours
 FACTORS, TEXTS = {}, {}  # all factors made so far; how products are written
 
 
 class Undefined(ValueError):
-    """No expression that can be used: not real, not finite, too large, or not what is wanted."""
+    """No expression of use: not real, not finite, too large, or not what is wanted."""
 
 
 class Factor:
-    """x, pi, a function ("sin") of an expression, a "sum" in brackets, a "prime" under a root."""
+    """x, pi, a function ("sin") of an expression, a "sum" in brackets, a "prime" under a root.
+
+    texts: how each power of the factor is written; slope: its derivative, once that is known.
+    """
 
     __slots__ = "name", "arg", "constant", "texts", "slope"
 
     def __init__(self, name, arg=None):
-        self.name, self.arg, self.texts, self.slope = name, arg, {}, None  # of each power, the text
+        self.name, self.arg, self.texts, self.slope = name, arg, {}, None
         self.constant = name in ("pi", "prime") or name != "x" and is_constant(arg)
 
 
@@ -55,8 +58,8 @@ def factor(name, arg):
 
 
 def forget():
-    """If there are many factors, make room: expressions made before no longer go together with
-    those made after."""
+    """Drop all factors, if there are many. An expression made before must not meet one made
+    after: their factors are other objects."""
     if len(FACTORS) > 300_000:
         FACTORS.clear()
         TEXTS.clear()
@@ -69,7 +72,7 @@ def number(value):
 
 
 def is_constant(products):
-    """Whether x is in none of them; an expression gives its own."""
+    """Whether x is in none of the products; of an expression, in none of its own."""
     return all(k.constant for product in products for k, _ in product)
 
 
@@ -79,30 +82,25 @@ PI = {frozenset([(Factor("pi"), 1)]): 1}
 
 # Values at numbers
 
-# What modules call our functions, where they have another name.
-NAMES = {math: {"ln": "log"}, np: {"ln": "log", "asin": "arcsin", "acos": "arccos",
-                                   "atan": "arctan", "asinh": "arcsinh", "acosh": "arccosh",
-                                   "atanh": "arctanh"}}
-
 
 def evaluate(e, x, functions):
-    """The value of an expression at x. functions: a module, math or numpy, that has sin and the
-    others; numpy takes arrays, and goes on with complex numbers where x is complex."""
+    """The value of an expression at x. functions: math or mpmath, a module that has sin and the
+    others; mpmath also takes complex numbers."""
     values = {}
 
     def of_factor(k):
         if k not in values:
-            if k.name == "x":
-                values[k] = x
-            elif k.name == "pi":
-                values[k] = +functions.pi  # + makes a number of mpmath's pi
+            if k.arg is None:
+                values[k] = x if k.name == "x" else +functions.pi  # +: a number, in mpmath too
             elif k.name == "prime":
                 values[k] = k.arg
             elif k.name == "sum":
                 values[k] = of_sum(k.arg)
             else:
-                name = NAMES.get(functions, {}).get(k.name, k.name)
-                values[k] = getattr(functions, name)(of_sum(k.arg))
+                u = of_sum(k.arg)
+                if functions is not math and functions.mag(u) > LARGEST_ARGUMENT:
+                    raise OverflowError("too large an argument")
+                values[k] = getattr(functions, "log" if k.name == "ln" else k.name)(u)
         return values[k]
 
     def of_sum(e):
@@ -115,24 +113,21 @@ def evaluate(e, x, functions):
         return total
 
     def rational(c):
+        real = float if functions is math else functions.mpf
         return c if isinstance(c, int) else real(c.numerator) / c.denominator
 
-    real = getattr(functions, "mpf", float)
     return of_sum(e)
 
 
-def real_value(e, x):
-    """The value at a real number x, or Undefined."""
+def is_real(e, x):
+    """Whether the value at a real number x is real and finite."""
     try:
-        value = evaluate(e, x, math)
-        if isinstance(value, complex) or not math.isfinite(value):
-            raise Undefined("not a real number")
-        return value
+        return math.isfinite(evaluate(e, x, math))
     except (ValueError, TypeError, ArithmeticError):  # TypeError: math takes no complex number
-        raise Undefined("not a real number") from None
+        return False
 
 
-# Arithmetic. Each function takes expressions in normal form and returns one.
+# Arithmetic: each function takes expressions in normal form, and returns one
 
 
 def add(*expressions):
@@ -158,7 +153,7 @@ def multiply(*expressions):
         if not e:
             return e
         if len(e) > 1:
-            content, e = primitive(e)
+            content, e = content_and_rest(e)
             e, c = {frozenset([(factor("sum", e), 1)]): 1}, c * content
         (product, coefficient), = e.items()
         c *= coefficient
@@ -174,9 +169,9 @@ def collect(c, exponents):
         if k.name == "exp":
             exps.append((k, p))
         elif k.name == "prime":  # whole powers go to the coefficient: 2^(3/2) = 2 2^(1/2)
-            c *= Fraction(k.arg) ** math.floor(p)
+            c *= number_power(k.arg, math.floor(p))[ONE]
             p -= math.floor(p)
-        elif k.name == "sum" and len(k.arg) == 1 and p.denominator == 1:  # a root no more
+        elif k.name == "sum" and len(k.arg) == 1 and p.denominator == 1:  # sqrt(-x)^2 = -x
             rest = {other: q for other, q in exponents.items() if other is not k}
             return multiply(collect(given, rest), power(k.arg, p))
         if p:
@@ -195,21 +190,17 @@ def collect(c, exponents):
     return {frozenset(powers.items()): c}
 
 
-def primitive(e):
-    """-> c, p: e = c p, the coefficients of p are coprime integers, the leading one positive."""
+def content_and_rest(e):
+    """-> c, r: e = c r, where the coefficients of r are coprime integers, the leading one
+    positive: -4 x + 6 = -2 (2 x - 3). The number c is called the content of e."""
     n = math.gcd(*[a.numerator for a in e.values()])
     d = math.lcm(*[a.denominator for a in e.values()])
-    if e[leading(e)] < 0:
+    if e[max(e, key=order)] < 0:
         n = -n
     if n == d == 1:
         return 1, e
     return (Fraction(n, d) if d > 1 else n), {
         product: a.numerator * d // (a.denominator * n) for product, a in e.items()}
-
-
-def leading(e):
-    """The term that is written first."""
-    return max(e, key=order)
 
 
 def power(e, p):
@@ -228,7 +219,7 @@ def power(e, p):
         if integer:
             return multiply(number_power(c, p), collect(1, {k: q * p for k, q in product}))
         return multiply(number_power(abs(c), p), root(product, 1 if c > 0 else -1, p))
-    content, inner = primitive(e)
+    content, inner = content_and_rest(e)
     if content < 0 and not integer:
         content, inner = -content, scale(inner, -1)
     return multiply(number_power(content, p), {frozenset([(factor("sum", inner), p)]): 1})
@@ -271,14 +262,12 @@ def primes(c):
             raise Undefined("too large a number")
         q = 2
         while n > 1:
-            if q * q > n:
-                q = n
             times = 0
             while n % q == 0:
                 n, times = n // q, times + 1
             if times:
                 yield q, sign * times
-            q += 1
+            q = q + 1 if q * q < n else n
 
 
 INVERSE = {"sin": "asin", "cos": "acos", "tan": "atan", "sinh": "asinh", "cosh": "acosh",
@@ -307,7 +296,7 @@ COMPOSED = {
 
 
 def alone(u):
-    """k where u is the factor k and nothing else, or None."""
+    """The factor k where the expression u is k and nothing else; otherwise None."""
     if len(u) == 1:
         (product, c), = u.items()
         if c == 1 and len(product) == 1:
@@ -321,7 +310,7 @@ def function(name, u):
         return AT_ZERO[name]
     if name in AT_ONE and u == {ONE: 1}:
         return AT_ONE[name]
-    if (name in ODD or name in EVEN) and u and u[leading(u)] < 0:
+    if (name in ODD or name in EVEN) and u and u[max(u, key=order)] < 0:
         return scale(function(name, scale(u, -1)), -1 if name in ODD else 1)
     inner = alone(u)
     if inner and inner.name == INVERSE.get(name):  # sin(asin(v)) = v
@@ -338,8 +327,9 @@ def function(name, u):
         return {frozenset([(factor("ln", number(q)), 1)]): times for q, times in primes(u[ONE])}
     k = factor(name, u)
     result = {frozenset([(k, 1)]): 1}
-    if k.constant and k.slope is None:
-        real_value(result, 0.0)  # refuses asin(2)
+    if k.constant and k.slope is None:  # asin(2)
+        if not is_real(result, 0.0):
+            raise Undefined("not a real number")
         k.slope = {}
     return result
 
@@ -366,16 +356,10 @@ SLOPES = {  # of each function at u
 
 
 def slope(k):
-    """The derivative of a factor."""
+    """The derivative of a factor, which is not a constant."""
     if k.slope is None:
-        if k.constant:
-            k.slope = {}
-        elif k.name == "x":
-            k.slope = number(1)
-        elif k.name == "sum":
-            k.slope = derivative(k.arg)
-        else:
-            k.slope = multiply(SLOPES[k.name](k.arg), derivative(k.arg))
+        inner = derivative(k.arg) if k.arg else number(1)
+        k.slope = multiply(SLOPES[k.name](k.arg), inner) if k.name in SLOPES else inner
     return k.slope
 
 
@@ -385,8 +369,7 @@ def derivative(e):
     for product, c in e.items():
         for k, p in product:
             if not k.constant:
-                exponents = dict(product)
-                exponents[k] = p - 1
+                exponents = dict(product) | {k: p - 1}
                 terms.append(multiply(collect(c * p, exponents), slope(k)))
     return add(*terms)
 
@@ -425,16 +408,16 @@ def without_constants(e):
     return {product: c for product, c in e.items() if not is_constant([product])}
 
 
-# Writing: prefix notation, in the words of the published data sets
+# Writing and reading prefix notation, in the words of the published data sets
+
+
+def by_length(text):
+    return len(text), text
 
 
 def order(product):
     """Terms are written from the longest to the shortest: x^2 + x + 1."""
     return by_length(write_product(product))
-
-
-def by_length(text):
-    return len(text), text
 
 
 def write_number(c):
@@ -443,16 +426,17 @@ def write_number(c):
     return ("INT- " if c < 0 else "INT+ ") + " ".join(str(abs(c.numerator)))
 
 
-def write_factor(k):
-    return (k.name if k.arg is None else write_number(k.arg) if k.name == "prime" else
-            prefix(k.arg) if k.name == "sum" else f"{k.name} {prefix(k.arg)}")
-
-
 def write_power(k, p):
+    """A factor to a power, p not 0, as words: sqrt sin x."""
     if p not in k.texts:
-        text = write_factor(k) if p == 1 else write_power(k, 1)
-        k.texts[p] = (text if p == 1 else f"sqrt {text}" if p == HALF else
-                      f"pow {text} {write_number(p)}")
+        if p != 1:
+            text = write_power(k, 1)
+            k.texts[p] = f"sqrt {text}" if p == HALF else f"pow {text} {write_number(p)}"
+        elif k.name == "prime":
+            k.texts[p] = write_number(k.arg)
+        else:
+            words = ([] if k.name == "sum" else [k.name]) + ([prefix(k.arg)] if k.arg else [])
+            k.texts[p] = " ".join(words)
     return k.texts[p]
 
 
@@ -472,15 +456,18 @@ def write_term(product, c):
 
 def prefix(e):
     """An expression as words: x - 1 is add x INT- 1."""
-    if not e:
-        return "INT+ 0"
-    if len(e) == 1:
-        return write_term(*next(iter(e.items())))
+    if len(e) <= 1:
+        return write_term(*next(iter(e.items()), (ONE, 0)))
     parts = [write_term(product, e[product]) for product in sorted(e, key=order, reverse=True)]
     return " ".join(["add " + part for part in parts[:-1]] + parts[-1:])
 
 
-# Writing and reading as people do
+def from_prefix(text):
+    """Words, not malformed -> the expression they are, or Undefined."""
+    return normal(read_prefix(text))
+
+
+# Writing and reading as people and SymPy do
 
 
 def infix(e):
@@ -493,6 +480,7 @@ def infix(e):
 
 
 def infix_term(product, c):
+    """A product times a positive number: 2*x/3."""
     factors = sorted(product, key=lambda power: by_length(write_power(*power)))
     above = [infix_power(k, p) for k, p in factors if p > 0]
     below = [infix_power(k, -p) for k, p in factors if p < 0]
@@ -505,92 +493,59 @@ def infix_term(product, c):
 
 
 def infix_power(k, p):
+    """A factor to a positive power: sin(x)**2."""
+    if k.name in ("x", "pi", "prime"):
+        text = str(k.arg or k.name)
+    else:
+        text = {"sum": "", "ln": "log"}.get(k.name, k.name) + f"({infix(k.arg)})"
     if p == HALF:
-        return f"sqrt({infix_factor(k)})" if k.name != "sum" else f"sqrt{infix_factor(k)}"
-    return infix_factor(k) + ("" if p == 1 else f"**{p}" if p.denominator == 1 else f"**({p})")
+        return f"sqrt{text}" if k.name == "sum" else f"sqrt({text})"
+    return text + ("" if p == 1 else f"**{p}" if p.denominator == 1 else f"**({p})")
 
 
-def infix_factor(k):
-    if k.name in ("x", "pi"):
-        return k.name
-    if k.name == "prime":
-        return str(k.arg)
-    return f"{'' if k.name == 'sum' else 'log' if k.name == 'ln' else k.name}({infix(k.arg)})"
-
-
-SIGNS = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.Pow: "pow"}
-
-
-def parse(text):
-    """What a person types, as "x^2 * log(3*x)", -> the expression. It is read, never run: another
-    name than x or a function's, or anything but arithmetic, is a ValueError."""
-    def read(node):
-        if isinstance(node, ast.Expression):
-            return read(node.body)
-        if isinstance(node, ast.BinOp) and type(node.op) in SIGNS:
-            return SIGNS[type(node.op)], read(node.left), read(node.right)
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
-            return "mul", -1 if isinstance(node.op, ast.USub) else 1, read(node.operand)
-        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-            fraction = Fraction(str(node.value))
-            return "div", fraction.numerator, fraction.denominator
-        if isinstance(node, ast.Name) and ARITY.get(node.id) == 0:
-            return node.id
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) == 1:
-            name = {"log": "ln"}.get(node.func.id, node.func.id)
-            if ARITY.get(name) == 1 and not node.keywords:
-                return name, read(node.args[0])
-        raise ValueError(f"{ast.unparse(node)!r} is not a function of x")
-
-    try:
-        if len(text) > 500:
-            raise ValueError("too long")
-        return normal(read(ast.parse(text.strip().replace("^", "**"), mode="eval")))
-    except (SyntaxError, RecursionError, MemoryError):
-        raise ValueError("that is not an expression") from None
-
-
-# To and from SymPy
-
-
-def to_sympy(e):
-    """An expression -> SymPy's."""
-    import sympy
-
-    def convert(e):
-        return sympy.Add(*(sympy.Mul(sympy.Rational(c.numerator, c.denominator), *(
-            convert_factor(k) ** sympy.Rational(p.numerator, p.denominator)
-            for k, p in product)) for product, c in e.items()))
-
-    def convert_factor(k):
-        if k.name in ("x", "pi"):
-            return sympy.Symbol("x") if k.name == "x" else sympy.pi
-        if k.name == "prime":
-            return sympy.Integer(k.arg)
-        inner = convert(k.arg)
-        return inner if k.name == "sum" else getattr(sympy, k.name)(inner)
-
-    return convert(e)
-
-
+SIGNS = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.Pow: "pow",
+         ast.UAdd: 1, ast.USub: -1}
 RECIPROCALS = {"sec": "cos", "csc": "sin", "cot": "tan", "sech": "cosh", "csch": "sinh",
                "coth": "tanh"}
 
 
+def parse(text):
+    """What a person types, as "x^2 * log(3*x)" -> the expression. The text is read and never run:
+    a name that is neither x nor a function's, or anything but arithmetic, is a ValueError."""
+    def read(node):
+        match node:
+            case ast.BinOp(left, op, right) if type(op) in SIGNS:
+                return SIGNS[type(op)], read(left), read(right)
+            case ast.UnaryOp(op, operand) if type(op) in SIGNS:
+                return "mul", SIGNS[type(op)], read(operand)
+            case ast.Constant(value) if type(value) in (int, float):
+                return "div", *Fraction(str(value)).as_integer_ratio()
+            case ast.Name(name) if ARITY.get(name) == 0:
+                return name
+            case ast.Call(ast.Name(name), [u], []) if name in RECIPROCALS:
+                return "inv", (RECIPROCALS[name], read(u))
+            case ast.Call(ast.Name(name), [u], []) if ARITY.get(name.replace("log", "ln")) == 1:
+                return name.replace("log", "ln"), read(u)
+        raise ValueError(f"{ast.unparse(node)!r} is not a function of x")
+
+    try:
+        if len(text) > 2000:
+            raise ValueError("too long")
+        return normal(read(ast.parse(text.strip().replace("^", "**"), mode="eval").body))
+    except (SyntaxError, RecursionError, MemoryError):
+        raise ValueError("that is not an expression") from None
+
+
+def to_sympy(e):
+    """An expression -> SymPy's; Undefined where a power would keep SymPy, which multiplies out
+    what it can, busy for hours."""
+    import sympy  # takes half a second: only where it is needed
+    text = infix(e)
+    if any(int(p) > LARGEST_POWER for p in re.findall(r"\*\*\(?(\d+)", text)):
+        raise Undefined("too large a power")
+    return sympy.sympify(text)
+
+
 def from_sympy(s):
-    """SymPy's -> the expression in normal form; ValueError for a function that is none of ours."""
-    name = type(s).__name__
-    if s.is_Rational:
-        return number(s.p if s.q == 1 else Fraction(int(s.p), int(s.q)))
-    if name in ("Symbol", "Dummy", "Pi", "Exp1"):
-        return normal({"Pi": "pi", "Exp1": "E"}.get(name, "x"))
-    args = list(map(from_sympy, s.args))
-    if name in ("Add", "Mul"):
-        return (add if name == "Add" else multiply)(*args)
-    if name == "Pow":
-        return raised(*args)
-    if name in RECIPROCALS:
-        return power(function(RECIPROCALS[name], *args), -1)
-    if name.lower().replace("log", "ln") not in SLOPES:
-        raise ValueError(f"{name} is not an elementary function")
-    return function(name.replace("log", "ln"), *args)
+    """SymPy's expression -> ours; ValueError if it has a function that ours do not have."""
+    return parse(str(s))

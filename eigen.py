@@ -4,7 +4,8 @@ Slides: "Linear algebra with transformers", and "Computing eigenvalues - the imp
 distributions" to the table of 8x8 matrices. Papers: Charton, arXiv 2112.01898 and 2211.00170.
 
     python train.py --task eigen --train-dist laplace
-    python eigen.py table runs/eigen-*           several runs beside the talk's Table 1
+    python eigen.py                       each problem, as a person writes it and in words
+    python eigen.py table runs/eigen-*    several runs beside the talk's tables
 
 Step I, generate: random matrices, and the solution by torch.linalg. The model sees numbers of three
 significant digits, and the problem is what it sees: first the matrix is rounded, then it is solved.
@@ -12,106 +13,69 @@ significant digits, and the problem is what it sees: first the matrix is rounded
 >>> task = LinearAlgebra(size="2", train_dist="laplace")
 >>> source, target = task.batch(1, torch.Generator().manual_seed(1))
 >>> task.source.text(source[0]), task.target.text(target[0])
-('V2 V2 -550E-2 -450E-2 -450E-2 -258E-2', '<bos> + 691 E-3 - 877 E-2')
+('V2 V2 -608E-3 115E-2 115E-2 -168E-2', '<bos> + 125 E-3 - 241 E-2')
 """
 
-import argparse
 import json
 import math
-from pathlib import Path
+import re
+from functools import cached_property
 
 import torch
 
-from tokenizers import EOS, HELD_OUT, Floats, as_target, held_out
+from task import (HELD_OUT, TALK, Task, by_test, held_out, make_commands, read_run,
+                  run_command)
+from tokenizers import EOS, PAD, Floats, as_target
 
 TOLERANCES = [0.05, 0.02, 0.01, 0.005]
+ENCODINGS = ["p10", "p1000", "b1999", "fp15"]
 COEFFICIENT = 10.0  # coefficients are uniform in -10..10, or Gaussian of the same deviation
-LAWS = ["semicircle", "uniform", "gaussian", "laplace", "abs-semicircle", "abs-laplace",
-        "marchenko-pastur"]
+DISTRIBUTIONS = ["semicircle", "uniform", "gaussian", "laplace", "abs-semicircle", "abs-laplace",
+                 "marchenko-pastur"]
 SHORT = ["semi-circle", "uniform", "gaussian", "laplace", "abs-sc", "abs-lapl", "marchenko"]
-TABLE_1 = {  # the talk's: rows are training laws, columns test laws; 5x5 matrices, percent
-    "semicircle": [100, 34, 36, 39, 1, 5, 0],
-    "uniform": [93, 100, 76, 70, 92, 70, 2],
-    "gaussian": [100, 100, 100, 100, 100, 100, 99],
-    "laplace": [100, 100, 100, 100, 100, 100, 100],
-    "abs-semicircle": [0, 5, 4, 4, 100, 78, 20],
-    "abs-laplace": [0, 4, 5, 5, 100, 100, 100],
-    "marchenko-pastur": [0, 4, 4, 4, 100, 76, 100],
-}
 
 
 # Step I: generate
 
 
-def normal(*shape, generator):
-    return torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float64)
+def new_eigenvalues(distribution, d, generator):
+    """Eigenvalues of a distribution, in the place of those of Wigner matrices, d (n, size).
 
-
-def uniform(*shape, generator):
-    """In -1..1."""
-    u = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64)
-    return 2 * u - 1
-
-
-def mirror(m):
-    """Make matrices (n, size, size) symmetric: their lower triangle decides."""
-    return m.tril() + m.tril(-1).mT
-
-
-def wigner(n, size, generator):
-    """n symmetric matrices of independent Gaussian coefficients: (n, size, size)."""
-    return mirror(COEFFICIENT / math.sqrt(3) * normal(n, size, size, generator=generator))
-
-
-def new_eigenvalues(law, d, generator):
-    """Eigenvalues of a law, in the place of those of Wigner matrices, d (n, size).
-
-    All laws have about the deviation of the Wigner matrices' semicircle. Marchenko-Pastur is the
-    law of A^T A, A Gaussian: random covariance matrices (slide "Tweaking the training
-    distribution").
+    The root mean square of all is 10 sqrt(size / 3), as it is of the Wigner matrices' semicircle,
+    but for Marchenko-Pastur, the distribution of A^T A, A Gaussian: random covariance matrices
+    (slide "Tweaking the training distribution"). Its mean is 10 size / 3, and so is its deviation
+    where the size is large; in general, the deviation is 10/3 sqrt(size (size + 1)).
     """
-    size, law, absolute = d.size(1), law.removeprefix("abs-"), law.startswith("abs-")
+    size, new = d.size(1), torch.empty_like(d)
     deviation = math.sqrt(size / 3) * COEFFICIENT
-    if law == "uniform":
-        d = deviation * math.sqrt(3) * uniform(*d.shape, generator=generator)
-    elif law == "gaussian":
-        d = deviation * normal(*d.shape, generator=generator)
-    elif law == "laplace":
-        u = uniform(*d.shape, generator=generator)
+    absolute, distribution = distribution.startswith("abs-"), distribution.removeprefix("abs-")
+    if distribution == "uniform":
+        d = math.sqrt(3) * deviation * new.uniform_(-1, 1, generator=generator)
+    elif distribution == "gaussian":
+        d = deviation * new.normal_(generator=generator)
+    elif distribution == "laplace":
+        u = new.uniform_(-1, 1, generator=generator)
         d = -deviation / math.sqrt(2) * u.sign() * (-u.abs()).log1p()
-    elif law == "marchenko-pastur":
-        a = math.sqrt(COEFFICIENT / 3) * normal(len(d), size, size, generator=generator)
-        d = torch.linalg.svdvals(a) ** 2
+    elif distribution == "marchenko-pastur":
+        a = d.new_empty(len(d), size, size).normal_(generator=generator)
+        d = COEFFICIENT / 3 * torch.linalg.svdvals(a) ** 2
     return d.abs() if absolute else d
 
 
-def symmetric(law, n, size, generator):
-    """n symmetric matrices (n, size, size) whose eigenvalues follow the law.
+def symmetric(distribution, n, size, generator):
+    """n symmetric matrices (n, size, size) whose eigenvalues follow the distribution.
 
-    Decompose a Gaussian matrix, M = H D H^T, replace D and recompose: H is random, so M's
-    eigenvectors point in all directions alike.
+    Decompose a Wigner matrix, M = H D H^T, replace D and recompose. M is Gaussian, so its
+    eigenvectors, the columns of H, point in all directions alike.
     """
-    d, h = torch.linalg.eigh(wigner(n, size, generator))
-    return mirror((h * new_eigenvalues(law, d, generator)[:, None]) @ h.mT)
+    m = torch.empty(n, size, size, dtype=torch.float64, device=generator.device)
+    m.normal_(0, COEFFICIENT / math.sqrt(3), generator=generator)
+    d, h = torch.linalg.eigh(m)  # it takes the lower triangle of M, as if M were symmetric
+    m = (h * new_eigenvalues(distribution, d, generator)[:, None]) @ h.mT
+    return (m + m.mT) / 2  # M and M^T differ by rounding errors
 
 
-# The eight problems. Operands and solutions are tuples of float tensors (n, rows, columns) or
-# (n, k). An error says how far an answer is from doing what it should; nan is as far as can be.
-
-
-def distance(x, truth):
-    """L1 distance from the truth, relative to the truth's L1 norm, for each of the batch."""
-    x, truth = x.flatten(1), truth.flatten(1)
-    return (x - truth).abs().sum(1) / truth.abs().sum(1).clamp_min(1e-30)
-
-
-def distance_to_identity(x):
-    return distance(x, torch.ones_like(x[:, 0]).diag_embed())
-
-
-def unorthogonality(h):
-    """How far the rows of h (n, k, size) are from being orthogonal and of length 1."""
-    return distance_to_identity(h @ h.mT)
+# The eight problems
 
 
 def fixed_signs(h):
@@ -119,394 +83,268 @@ def fixed_signs(h):
     return h * torch.where(h[..., :1] < 0, -1.0, 1.0)
 
 
-class Problem:
-    """One matrix in, rows x columns; the answer is right when its numbers are.
-
-    A problem is a handful of functions: there are no objects of this class, and no self.
-    """
-
-    square = symmetric = False
-    sizes = -2, 4  # numbers in the solution: from 10^-2 to 10^4
-    parts = ["solution"]  # names of the matrices and vectors in it
-    criterion = "all their numbers together (L1)"
-
-    def shapes(rows, columns):
-        return [(rows, columns)]
-
-    @classmethod
-    def error(cls, operands, answer):
-        return distance(answer[0], cls.solve(*operands)[0])
+def eigenvectors(m):
+    """D, the eigenvalues, the largest first, and H^T, an eigenvector in each row."""
+    d, h = torch.linalg.eigh(m)
+    return [d.flip(1), fixed_signs(h.mT.flip(1))]
 
 
-class Transpose(Problem):
-    sizes = -2, 1
-
-    def solve(a):
-        return (a.mT,)
-
-
-class Add(Problem):
-    sizes = -2, 2
-
-    def shapes(rows, columns):
-        return [(rows, columns), (rows, columns)]
-
-    def solve(a, b):
-        return (a + b,)
+def svd(a):
+    """S, U^T and V^T."""
+    u, s, vt = torch.linalg.svd(a, full_matrices=False)
+    ut = fixed_signs(u.mT)
+    return [s, ut, vt * (ut * u.mT).sum(2, keepdim=True)]  # the sign that went to U^T
 
 
-class Product(Problem):
-    def shapes(rows, columns):
-        return [(rows, columns), (columns, rows)]
-
-    def solve(a, b):
-        return (a @ b,)
+def identity(vector):
+    """Identity matrices (n, k, k), for vectors (n, k)."""
+    return torch.ones_like(vector).diag_embed()
 
 
-class MatrixVector(Product):
-    def shapes(rows, columns):
-        return [(rows, columns), (columns, 1)]
+SYMMETRIC = {"eigenvalues", "eigenvectors"}  # problems of symmetric matrices
+OPS = {
+    # The shapes of the operands and of the parts of a solution (r is rows, c columns, k the smaller
+    # of them); the sizes of numbers in the solution, as powers of 10; and operands -> parts.
+    "transpose": ("rc", "cr", (-2, 1), lambda a: [a.mT]),
+    "add": ("rc rc", "rc", (-2, 2), lambda a, b: [a + b]),
+    "matvec": ("rc c1", "r1", (-2, 4), lambda a, b: [a @ b]),
+    "matmul": ("rc cr", "rr", (-2, 4), lambda a, b: [a @ b]),
+    "eigenvalues": ("rr", "r", (-2, 4), lambda m: [torch.linalg.eigvalsh(m).flip(1)]),
+    "eigenvectors": ("rr", "r rr", (-3, 4), eigenvectors),
+    "svd": ("rc", "k kr kc", (-3, 3), svd),
+    "inverse": ("rr", "rr", (-4, 3), lambda a: [torch.linalg.inv_ex(a).inverse]),
+}
+EQUATIONS = {
+    # What an answer has to fulfil, where it need not be that of OPS: operands and parts -> the two
+    # sides of each equation.
+    "eigenvectors": ("H^T M H = D and H^T H = I", lambda m, d, ht: [
+        (ht @ m @ ht.mT, d.diag_embed()), (ht @ ht.mT, identity(d))]),
+    "svd": ("U S V^T = A, U^T U = I and V^T V = I", lambda a, s, ut, vt: [
+        (ut.mT @ s.diag_embed() @ vt, a), (ut @ ut.mT, identity(s)), (vt @ vt.mT, identity(s))]),
+    "inverse": ("A X = I", lambda a, x: [(a @ x, identity(a[:, 0]))]),
+}
 
 
-class Eigenvalues(Problem):
-    """The eigenvalues of a symmetric matrix, the largest first."""
-
-    square = symmetric = True
-    parts = ["eigenvalues"]
-
-    def solve(m):
-        return (torch.linalg.eigvalsh(m).flip(1),)
+def distance(left, right):
+    """L1 distance of left from right, relative to the L1 norm of right, for each of the batch."""
+    return (left - right).flatten(1).abs().sum(1) / right.flatten(1).abs().sum(1).clamp_min(1e-30)
 
 
-class Eigenvectors(Problem):
-    """D and H^T, the eigenvalues and in each row an eigenvector: H^T M H = D, and H orthogonal."""
-
-    square = symmetric = True
-    sizes = -3, 4
-    parts = ["D", "H^T"]
-    criterion = "H^T M H = D and in H^T H = I"
-
-    def solve(m):
-        d, h = torch.linalg.eigh(m)
-        return d.flip(1), fixed_signs(h.mT.flip(1))
-
-    def error(operands, answer):
-        (m,), (d, ht) = operands, answer
-        return torch.maximum(distance(ht @ m @ ht.mT, d.diag_embed()), unorthogonality(ht))
+def unflatten(rows, shapes):
+    """Rows of numbers (n, k) -> the matrices and vectors of these shapes that they hold."""
+    parts = rows.split([math.prod(shape) for shape in shapes], dim=1)
+    return [part.unflatten(1, shape) for part, shape in zip(parts, shapes)]
 
 
-class SVD(Problem):
-    """S, U^T and V^T: A = U S V^T, and U and V have orthogonal columns."""
-
-    sizes = -3, 3
-    parts = ["S", "U^T", "V^T"]
-    criterion = "U S V^T = A, in U^T U = I and in V^T V = I"
-
-    def solve(a):
-        u, s, vt = torch.linalg.svd(a, full_matrices=False)
-        ut = fixed_signs(u.mT)
-        return s, ut, vt * (ut * u.mT).sum(2, keepdim=True)  # the sign that went to u^T
-
-    def error(operands, answer):
-        (a,), (s, ut, vt) = operands, answer
-        return torch.stack([distance(ut.mT @ (s[:, :, None] * vt), a),
-                            unorthogonality(ut), unorthogonality(vt)]).amax(0)
+def written(rows, shapes):
+    """The matrices and vectors of the first row, as one writes them: "[[2, 1], [1, 3]]"."""
+    def digits(x):
+        return f"[{', '.join(map(digits, x))}]" if x.ndim else f"{x:.3g}"
+    return ", ".join(digits(part[0]) for part in unflatten(rows, shapes))
 
 
-class Inverse(Problem):
-    """X, such that A X = I."""
-
-    square = True
-    sizes = -4, 3
-    parts = ["inverse"]
-    criterion = "A X = I"
-
-    def solve(a):
-        return (torch.linalg.inv_ex(a).inverse,)
-
-    def error(operands, answer):
-        return distance_to_identity(operands[0] @ answer[0])
-
-
-OPS = {"transpose": Transpose, "add": Add, "matvec": MatrixVector, "matmul": Product,
-       "eigenvalues": Eigenvalues, "eigenvectors": Eigenvectors, "svd": SVD, "inverse": Inverse}
-
-
-def parse_size(text):
-    """"5" -> (5, 5); "4x6" -> (4, 6)."""
-    try:
-        rows, columns = map(int, text.split("x") if "x" in text else (text, text))
-        if rows < 1 or columns < 1:
-            raise ValueError
-    except ValueError:
-        raise ValueError(f"--size {text}: it is a number from 1, as 5, or two of them, as 4x6")
-    return rows, columns
-
-
-class LinearAlgebra:
-    """The task as train.py sees it: sizes, batches, evaluation, report, answers."""
+class LinearAlgebra(Task):
+    """A problem is a row of numbers, all coefficients of its operands, and so is a solution."""
 
     # The many words of numbers must get all their meaning from training: see word_std in model.py.
     scales = {
-        "laptop": dict(size="3", dim=64, heads=8, enc_layers=2, dec_layers=1, word_std=0.01,
-                       batch_size=128, epochs=4, optimizer="muon", lr=3e-3, warmup=200,
-                       test_size=2_000),
+        "laptop": dict(dim=64, heads=8, enc_layers=2, dec_layers=1, word_std=0.01, batch_size=128,
+                       epochs=4, optimizer="muon", lr=3e-3, warmup=200, test_size=2_000),
         "talk": dict(size="5", dim=512, heads=8, enc_layers=6, dec_layers=1, word_std=0.01,
                      batch_size=1024, epochs=120, lr=3e-4, warmup=3000, test_size=10_000),
     }
-
-    free = {"test_dists", "tolerance"}
+    test_flags = {"test_dists", "tolerance"}
 
     @staticmethod
-    def add_arguments(parser):
-        add = parser.add_argument
-        add("--op", choices=OPS, default="eigenvalues", help="the problem (eigenvalues)")
-        add("--size", metavar="N", help="5: matrices of 5 rows and columns; 4x6: 4 rows, 6 columns")
-        add("--train-dist", choices=LAWS, default=None,
-            help="law of the eigenvalues of symmetric matrices to train on (semicircle)")
-        add("--test-dists", choices=LAWS, nargs="+", default=LAWS, metavar="LAW",
-            help="laws of the eigenvalues to test on (all seven)")
-        add("--source-encoding", choices=["p10", "p1000", "b1999", "fp15"], default="fp15",
-            help="how the coefficients are written (fp15)")
-        add("--target-encoding", choices=["p10", "p1000", "b1999", "fp15"], default="p1000",
-            help="how the solution is written (p1000)")
-        add("--tolerance", type=float, default=0.05,
-            help="the relative error up to which an answer is right (0.05)")
+    def add_arguments(add):
+        add("--op", choices=OPS, default="eigenvalues", help="the problem")
+        add("--size", default="3", help="5: 5 rows and columns; 4x6: 4 rows and 6 columns")
+        add("--train-dist", choices=DISTRIBUTIONS,
+            help="distribution of the training eigenvalues; if not given, semicircle")
+        add("--test-dists", choices=DISTRIBUTIONS, nargs="+", default=DISTRIBUTIONS, metavar="DIST",
+            help="distributions of the eigenvalues to test on")
+        add("--source-encoding", choices=ENCODINGS, default="fp15", help="how problems are written")
+        add("--target-encoding", choices=ENCODINGS, default="p1000", help="how solutions are")
+        add("--tolerance", type=float, default=0.05, help="the relative error that is still right")
 
-    def __init__(self, op="eigenvalues", size="3", train_dist=None, test_dists=LAWS,
-                 source_encoding="fp15", target_encoding="p1000", tolerance=0.05, test_size=2_000,
-                 device="cpu"):
-        self.rows, self.columns = parse_size(size)
-        self.op, self.problem, self.size = op, OPS[op], f"{self.rows}x{self.columns}"
-        size = str(self.rows) if self.rows == self.columns else self.size
-        if self.problem.square and self.rows != self.columns:
-            raise ValueError(f"--size {size}: --op {op} is for square matrices")
-        if train_dist and not self.problem.symmetric:
-            raise ValueError(f"--train-dist is for symmetric matrices, not for --op {op}")
-        if not 0 < tolerance < 1:
-            raise ValueError(f"--tolerance {tolerance}: it can be above 0 and below 1, as 0.05")
-        self.law, self.test_laws = "uniform coefficients", []
-        if self.problem.symmetric:
-            self.law, self.test_laws = train_dist or "semicircle", test_dists
-        self.tolerance, self.test_size, self.device, self.tests = tolerance, test_size, device, None
+    def __init__(self, **flags):
+        super().__init__(**flags)
+        takes, gives, sizes, self.solution = OPS[self.op]
+        self.symmetric = self.op in SYMMETRIC
+        size = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", self.size)
+        if not size:
+            raise ValueError(f"--size {self.size}: it is a number, as 5, or two of them, as 4x6")
+        self.rows, columns = rows, columns = int(size[1]), int(size[2] or size[1])
+        if takes == "rr" and rows != columns:
+            raise ValueError(f"--size {self.size}: --op {self.op} is for square matrices")
+        if self.train_dist and not self.symmetric:
+            raise ValueError(f"--train-dist is for symmetric matrices, not for --op {self.op}")
+        if not 0 < self.tolerance < 1:
+            raise ValueError(f"--tolerance {self.tolerance}: it is between 0 and 1, as 0.05")
+        eigenvalues = self.train_dist or "semicircle"
+        self.distribution = eigenvalues if self.symmetric else "uniform coefficients"
 
-        self.shapes = self.problem.shapes(self.rows, self.columns)
-        dimensions = sorted({size for shape in self.shapes for size in shape})
-        low, high = (-2, 3) if self.problem.symmetric else (-2, 1)
-        self.source = Floats(source_encoding, low, high, [f"V{d}" for d in dimensions], device)
-        self.target = Floats(target_encoding, *self.problem.sizes, device=device)
-        self.src_words, self.tgt_words = len(self.source), len(self.target)
-        self.src_len = sum(2 + r * c * self.source.width for r, c in self.shapes)
-        solution = self.problem.solve(*(torch.eye(*shape)[None] for shape in self.shapes))
-        self.part_shapes = [part.shape[1:] for part in solution]
-        self.numbers = sum(math.prod(shape) for shape in self.part_shapes)
-        self.tgt_len = self.numbers * self.target.width + 1  # and <eos>
-        self.name = "-".join([f"eigen-{op}{size}"] + [self.law] * self.problem.symmetric
-                             + [source_encoding] * (source_encoding != "fp15")
-                             + [target_encoding] * (target_encoding != "p1000"))
+        length = {"r": rows, "c": columns, "k": min(rows, columns), "1": 1}
+        self.shapes, self.part_shapes = (
+            [tuple(length[letter] for letter in shape) for shape in letters.split()]
+            for letters in (takes, gives))
+        dimensions = [f"V{d}" for d in sorted({d for shape in self.shapes for d in shape})]
+        highest = 3 if self.symmetric else 1  # coefficients are below 10^highest
+        self.source = Floats(self.source_encoding, -2, highest, dimensions, self.device)
+        self.target = Floats(self.target_encoding, *sizes, device=self.device)
+        self.src_len = sum(2 + math.prod(shape) * self.source.width for shape in self.shapes)
+        self.tgt_len = sum(map(math.prod, self.part_shapes)) * self.target.width + 1  # and <eos>
+        self.title = (f"{self.op} of {rows}x{columns} matrices, {self.distribution}, "
+                      f"{self.source_encoding} in, {self.target_encoding} out")
+        self.name = "-".join([f"eigen-{self.op}{rows}" + f"x{columns}" * (rows != columns)]
+                             + [self.distribution] * self.symmetric
+                             + [self.source_encoding] * (self.source_encoding != "fp15")
+                             + [self.target_encoding] * (self.target_encoding != "p1000"))
 
-    def sample(self, law, n, generator):
-        """The words of n problems: (n, src_len)."""
-        if self.problem.symmetric:
-            operands = [symmetric(law, n, self.rows, generator)]
+    def sample(self, n, generator, distribution=None):
+        """n problems (n, k), in the digits that the model sees, and their solutions (n, m)."""
+        if self.symmetric:
+            x = symmetric(distribution or self.distribution, n, self.rows, generator).flatten(1)
         else:
-            operands = [COEFFICIENT * uniform(n, *shape, generator=generator)
-                        for shape in self.shapes]
-        return self.encode(operands)
+            x = torch.empty(n, sum(map(math.prod, self.shapes)), device=generator.device)
+            x.uniform_(-COEFFICIENT, COEFFICIENT, generator=generator)
+        problems = self.source.round(x.to(self.device))
+        return problems, self.solve(problems)
 
-    def encode(self, operands):
-        """Matrices -> the words of a problem: (n, src_len)."""
-        return torch.cat([self.source.encode_matrix(x.to(self.device)) for x in operands], dim=1)
+    def operands(self, problems):
+        """Problems (n, k) -> their matrices, [(n, rows, columns), ...]."""
+        return unflatten(problems.to(self.device, torch.float64), self.shapes)
 
-    def operands(self, src):
-        """The matrices that the model sees, from their words: [(n, rows, columns), ...]."""
-        sizes = [2 + r * c * self.source.width for r, c in self.shapes]
-        return [self.source.decode(words[:, 2:]).unflatten(1, shape)
-                for words, shape in zip(src.split(sizes, dim=1), self.shapes)]
+    def encode(self, problems):
+        """Problems -> their words: each operand's dimensions and coefficients."""
+        return torch.cat([self.source.encode_matrix(x) for x in self.operands(problems)], dim=1)
 
-    def answer(self, tokens):
-        """What the model wrote, (n, tgt_len) words -> the parts of a solution."""
-        numbers = self.target.decode(tokens[:, :-1])
-        numbers = numbers.masked_fill(tokens[:, -1:] != EOS, math.nan)
-        sizes = [math.prod(shape) for shape in self.part_shapes]
-        return [part.unflatten(1, shape)
-                for part, shape in zip(numbers.split(sizes, dim=1), self.part_shapes)]
+    def solve(self, problems):
+        """Problems -> solutions (n, m)."""
+        return torch.cat([x.flatten(1) for x in self.solution(*self.operands(problems))], dim=1)
 
-    def for_testing(self, src):
-        """Which of the problems (n, src_len) are held out for testing."""
-        powers = 1_000_003 ** torch.arange(src.size(1), device=src.device)  # they wrap around
-        return held_out((src * powers).sum(dim=1))
-
-    def solve(self, src):
-        """The words of problems -> the words of their solutions."""
-        parts = self.problem.solve(*self.operands(src))
-        return self.target.encode(torch.cat([part.flatten(1) for part in parts], dim=1))
-
-    def batch(self, n, generator):
-        """n problems and solutions as LongTensors: (n, src_len), (n, tgt_len + 1)."""
-        src = self.sample(self.law, n, generator)
-        while len(todo := self.for_testing(src).nonzero().flatten()):
-            src[todo] = self.sample(self.law, len(todo), generator)
-        return src, as_target(self.solve(src))
-
-    def make_test(self, law):
-        """The held-out problems of a law, from a seed of their own."""
-        generator = torch.Generator().manual_seed(2112_01898)  # the same on all devices
-        src = self.sample(law, (HELD_OUT + 1) * self.test_size + 1000, generator)  # enough: a tenth
-        return src[self.for_testing(src)][: self.test_size]
-
-    def prepare(self):
-        """Make the tests, once."""
-        laws = dict.fromkeys([self.law, *self.test_laws])  # each once, in this order
-        self.tests = self.tests or {law: self.make_test(law) for law in laws}
+    @cached_property
+    def tests(self):
+        """{distribution: held-out problems}, that of training first, the same in every run."""
+        tests, others = {}, self.test_dists if self.symmetric else []
+        for name in dict.fromkeys([self.distribution, *others]):
+            generator = torch.Generator().manual_seed(2112_01898)
+            rows, _ = self.sample((HELD_OUT + 1) * self.test_size + 1000, generator, name)
+            tests[name] = rows[held_out(rows)][: self.test_size]  # a tenth of the rows: enough
+        return tests
 
     # Step III: judge
 
-    def errors(self, model, src, beam):
-        """How far the model's best answers are from what they should do: (n,), nan if malformed."""
-        tokens, _ = model.generate(src, beam)
-        return self.problem.error(self.operands(src), self.answer(tokens[:, 0]))
+    def answers(self, tokens):
+        """What the model wrote, words (n, tgt_len) -> numbers (n, m), nan where it wrote none."""
+        return self.target.decode(tokens[:, :-1]).masked_fill(tokens[:, -1:] != EOS, math.nan)
 
-    def evaluate(self, model, beams=(1,), final=False):
-        """Accuracy on each law, for each tolerance; "accuracy" is that on the training law.
+    def errors(self, problems, answers):
+        """How far answers (n, m) are from what they should be: (n,), nan where they are none."""
+        if self.op not in EQUATIONS:
+            return distance(answers, self.solve(problems))
+        parts = unflatten(answers, self.part_shapes)
+        sides = EQUATIONS[self.op][1](*self.operands(problems), *parts)
+        return torch.stack([distance(*pair) for pair in sides]).amax(0)  # nan, if one is
 
-        At the end, for several beam sizes, the accuracy of the best translation at each.
-        """
-        self.prepare()
-        errors = {law: self.errors(model, src, beams[0]) for law, src in self.tests.items()}
+    def grade(self, problems, tokens):
+        """Which of the best translations are right within the tolerance, and the errors of all."""
+        errors = self.errors(problems, self.answers(tokens[:, 0].to(self.device)))
+        return errors <= self.tolerance, errors
 
-        def accuracy(errors, tolerance=self.tolerance):
-            return (errors <= tolerance).sum().item() / len(errors)
+    def findings(self, model, graded, final):
+        """Accuracy at each tolerance, for each test; and that of the true solutions, rounded."""
+        def accuracies(errors):
+            return {str(t): (errors <= t).double().mean().item() for t in TOLERANCES}
 
-        src = self.tests[self.law]
-        truth = self.answer(as_target(self.solve(src))[:, 1:])
-        rounded = self.problem.error(self.operands(src), truth)
-        result = {"accuracy": accuracy(errors[self.law])}
-        if self.test_laws:
-            result["accuracy_by_dist"] = {law: accuracy(errors[law]) for law in self.test_laws}
-        result["accuracy_by_tolerance"] = {
-            law: {str(t): accuracy(errors[law], t) for t in TOLERANCES} for law in errors}
-        result["best_possible"] = {str(t): accuracy(rounded, t) for t in TOLERANCES}
-        if final and len(beams) > 1:
-            result["accuracy_by_beam"] = {str(beams[0]): result["accuracy"]} | {
-                str(beam): accuracy(self.errors(model, src, beam)) for beam in beams[1:]}
-        return result
+        problems = self.tests[self.distribution]
+        truth = as_target(self.target.encode(self.solve(problems)))[:, None, 1:]
+        return {"accuracy_by_tolerance": {test: accuracies(next(iter(by_beam.values()))[1])
+                                          for test, by_beam in graded.items()},
+                "best_possible": accuracies(self.grade(problems, truth)[1])}
 
-    def headline(self, result):
-        """One evaluation in a few words, for the progress lines."""
-        by_dist = result.get("accuracy_by_dist", {"accuracy": result["accuracy"]})
-        return ", ".join(f"{law} {accuracy:.1%}" for law, accuracy in by_dist.items())
-
-    def report(self, evals):
-        """What was learned, for a person: from all the evaluations of a run."""
-        def row(name, accuracy):
-            return f"    {name:<21}" + "".join(f"{a:>8.1%}" for a in accuracy)
-
-        last, learned_from = evals[-1], self.law + " eigenvalues" * self.problem.symmetric
-        lines = [f"{self.op} of {self.size} matrices, {self.source.encoding} in, "
-                 f"{self.target.encoding} out:",
-                 f"what a transformer learned from {last['examples']:,} examples ({learned_from})",
-                 "", "Right answers to new problems, by the relative error that is allowed in",
-                 f"{self.problem.criterion}:", "", row("", TOLERANCES)]
-        lines += [row(law, by.values()) for law, by in last["accuracy_by_tolerance"].items()]
-        lines.append(row("(best possible)", last["best_possible"].values())
-                     + "    the true solution, rounded")
-        lines += [row(f"{self.law}, beam {beam}", [accuracy])
-                  for beam, accuracy in last.get("accuracy_by_beam", {}).items()]
+    def explain(self, evals):
+        last, (what, _) = evals[-1], EQUATIONS.get(self.op, ("all its numbers together", None))
+        yield f"\nAn answer is right up to a relative error (L1) of {self.tolerance:.1%} in {what}."
+        yield "With other tolerances:\n"
+        rows = {"": {t: t for t in TOLERANCES}} | last["accuracy_by_tolerance"]
+        for name, row in (rows | {"(the truth, rounded)": last["best_possible"]}).items():
+            yield f"    {name:<21}" + "".join(f"{share:>8.1%}" for share in row.values())
         if self.op == "eigenvalues":
-            lines += ["", "Its row of the talk's Table 1, percent right within "
-                      f"{self.tolerance:.1%} (and the talk's, for 5x5 matrices):", "",
-                      table({self.law: last["accuracy_by_dist"]})]
-        return "\n".join(lines)
-
-    def ask(self, text, model, beams=(1,)):
-        """The model's answers to a problem like "[[2,1],[1,3]]", best first, each checked;
-        ValueError if it is none."""
-        src = self.encode(self.read(text))
-        operands = self.operands(src)
-        truth = self.problem.solve(*operands)
-        if not all((part.abs() < 10 ** self.problem.sizes[1]).all() for part in truth):
-            raise ValueError(f"{text!r} has no {self.op}, or one of numbers too large to write")
-        tokens, logps = model.generate(src, max(beams))
-        lines = ["problem " + self.shown("AB", operands),  # as the model sees it: rounded
-                 "true    " + self.shown(self.problem.parts, truth)]
-        for row, logp in zip(tokens[0], logps[0].tolist()):
-            if logp > -math.inf:
-                answer = self.answer(row[None])
-                error = self.problem.error(operands, answer).item()
-                verdict = "right" if error <= self.tolerance else "wrong"
-                said = f"{self.shown(self.problem.parts, answer)}   {verdict}, error {error:.1%}"
-                if math.isnan(error):
-                    said = f"{self.target.text(row.tolist())}   wrong, not numbers"
-                lines.append(f"model   {said} (probability {math.exp(logp):.1g})")
-        return "\n".join(lines)
+            yield from ["", *beside_the_talk(self.rows, {self.distribution: last})]
 
     def read(self, text):
-        """A problem as a person writes it -> its operands, a batch of one."""
-        problem = repr(text if len(text) < 60 else text[:60] + "...")
+        """ "[[2, 1], [1, 3]]" -> [2, 1, 1, 3]; "[[2, 1], [1, 3]], [1, 2]" if it takes two."""
+        largest, shapes = self.source.values.max().item(), [f"{r}x{c}" for r, c in self.shapes]
         try:
-            operands = [torch.tensor(x, dtype=torch.float64, device=self.device)
-                        for x in json.loads(f"[{text}]")]
+            operands = [torch.tensor(x, dtype=torch.float64) for x in json.loads(f"[{text}]")]
+            operands = [x[:, None] if x.ndim == 1 else x for x in operands]  # a vector is a column
+            row = torch.cat([x.flatten() for x in operands])
+            if ([x.shape for x in operands] != self.shapes or not (row.abs() <= largest).all()
+                    or self.symmetric and not operands[0].equal(operands[0].mT)):
+                raise ValueError
         except (ValueError, TypeError, RuntimeError, OverflowError):  # torch's and json's
-            raise ValueError(f"{problem} is not a problem: write a matrix of numbers, row by row, "
-                             'as in --ask "[[2,1],[1,3]]"') from None
-        operands = [x[:, None] if x.ndim == 1 else x for x in operands]  # a vector is a column
-        if [tuple(x.shape) for x in operands] != self.shapes:
-            raise ValueError(f"{problem}: --op {self.op} of this model takes "
-                             + " and ".join(f"{r}x{c}" for r, c in self.shapes))
-        largest = self.source.values.max().item()
-        if not all((x.abs() < largest * 1.0005).all() for x in operands):
-            raise ValueError(f"{problem}: {self.source.encoding} holds numbers up to {largest:g}")
-        if self.problem.symmetric and not operands[0].equal(operands[0].T):
-            raise ValueError(f"{problem}: --op {self.op} takes a symmetric matrix")
-        return [x[None] for x in operands]
+            kind = "symmetric " * self.symmetric + " and ".join(shapes)
+            raise ValueError(f"{text[:60]!r} is not a problem: this model takes {kind} matrices of "
+                             f"numbers up to {largest:g}, as in --ask \"[[2,1],[1,3]]\"") from None
+        problems = self.source.round(row[None].to(self.device))
+        if not (self.solve(problems).abs() <= self.target.values.max()).all():
+            raise ValueError(f"{text[:60]!r} has no {self.op}, or one of too large numbers")
+        return problems[0].tolist()
 
-    @staticmethod
-    def shown(names, matrices):
-        """The first of each batch of matrices, numbers in three digits."""
-        def digits(x):
-            return f"[{', '.join(map(digits, x))}]" if x.ndim else f"{x:.3g}"
-        return "  ".join(f"{name} {digits(x[0])}" for name, x in zip(names, matrices))
+    def show(self, problem):
+        return written(torch.tensor([problem]), self.shapes)
 
+    def question(self, problem):
+        truth = self.solve(torch.tensor([problem]))
+        return f"{self.op} of {self.show(problem)} = {written(truth, self.part_shapes)}"
 
-# Several runs in one table
-
-
-def table(rows):
-    """The talk's Table 1: rows {training law: {test law: accuracy}}; the talk's numbers beside."""
-    lines = [f"{'trained on':<17}" + "".join(f"{law:>11}" for law in SHORT)]
-    for law in filter(rows.get, LAWS):
-        cells = [f"{100 * rows[law][test]:.0f} ({talk})" if test in rows[law] else f"- ({talk})"
-                 for test, talk in zip(LAWS, TABLE_1[law])]
-        lines.append(f"{law:<17}" + "".join(f"{cell:>11}" for cell in cells))
-    return "\n".join(lines)
+    def judge(self, problem, words):
+        """As grade does, of one translation: ("[3.62, 1.39], error 0.2%", True)."""
+        tokens = [*(self.target.number[word] for word in words.split()), EOS, *[PAD] * self.tgt_len]
+        answers = self.answers(torch.tensor([tokens[: self.tgt_len]], device=self.device))
+        error = self.errors(torch.tensor([problem]), answers).item()
+        said = f"{written(answers, self.part_shapes)}, error {error:.1%}"
+        return (None, False) if math.isnan(error) else (said, error <= self.tolerance)
 
 
-def read_run(folder):
-    """-> the training law of a run of eigenvalues, and its last accuracy on each law."""
-    try:
-        log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-        last = [event for event in log if event["event"] == "eval"][-1]
-        if log[0]["op"] != "eigenvalues":
-            raise ValueError
-        return log[0]["train_dist"] or "semicircle", last["accuracy_by_dist"]
-    except (ValueError, LookupError):
-        raise ValueError(f"{folder} holds no evaluated run of eigenvalues") from None
+# Commands
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description="Several runs beside the talk's Table 1.")
-    parser.error = lambda message: parser.exit(2, f"eigen.py: {message}\n")
-    parser.add_argument("command", choices=["table"])
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
-    args = parser.parse_args(argv)
-    try:
-        print(table(dict(map(read_run, args.runs))))
-    except OSError as error:
-        parser.error(f"{error.filename}: {error.strerror}")
-    except ValueError as error:
-        parser.error(error)
+def examples():
+    """A 2x2 example of each problem, and of each encoding of numbers."""
+    for op, encoding in [*((op, "fp15") for op in OPS), *(("eigenvalues", e) for e in ENCODINGS)]:
+        task = LinearAlgebra(op=op, size="2", source_encoding=encoding, target_encoding=encoding)
+        problems, solutions = task.draw(1, torch.Generator().manual_seed(1))
+        source, target = task.encode(problems), task.target.encode(solutions)
+        print(f"{task.question(problems[0].tolist())}\n    in {encoding}: "
+              f"{task.source.text(source[0])}  =>  {task.target.text(target[0])}\n")
+
+
+def beside_the_talk(size, results):
+    """Evaluations {training distribution: result} of matrices of a size, beside the talk's."""
+    theirs = size if str(size) in TALK["eigenvalues"] else 5
+    yield f"Eigenvalues, {size}x{size}: percent right (in brackets the talk's, {theirs}x{theirs})\n"
+    yield f"{'trained on':<17}" + "".join(f"{name:>11}" for name in SHORT)
+    for name in filter(results.get, DISTRIBUTIONS):
+        ours = by_test(results[name])
+        talk = TALK["eigenvalues"][str(theirs)].get(name, "-" * len(DISTRIBUTIONS))
+        cells = [f"{100 * ours.get(test, math.nan):.0f} ({percent})"
+                 for test, percent in zip(DISTRIBUTIONS, talk)]
+        yield f"{name:<17}" + "".join(f"{cell:>11}" for cell in cells)
+
+
+def table(runs):
+    """Runs beside the talk's Tables 1 and 2, a table for each size."""
+    tables = {}
+    for folder, (start, evals) in zip(runs, map(read_run, runs)):
+        if start.get("op") != "eigenvalues":
+            raise ValueError(f"{folder} holds no run of eigenvalues")
+        size = int(start["size"].split("x")[0])
+        tables.setdefault(size, {})[start["train_dist"] or "semicircle"] = evals[-1]
+    for size in sorted(tables):
+        yield from [*beside_the_talk(size, tables[size]), ""]
 
 
 if __name__ == "__main__":
-    main()
+    run_command(make_commands(examples, table)[0])

@@ -28,60 +28,55 @@ import torch
 from torch import nn
 
 
-# In the layers x has a row for each word, (batch * time, dim), one sequence after the other. What
-# Linear returns is then no view, and scale, mask and ReLU need no memory of their own: the numbers
-# are the same, and a step is 4% faster.
-
-
 class Attention(nn.Module):
     """Multi-head attention: softmax(q k / sqrt(d)) v in each head (Vaswani et al., section 3.2)."""
 
     def __init__(self, dim, heads):
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(dim, dim)
-        self.key_value = nn.Linear(dim, 2 * dim)
+        self.query, self.key, self.value = (nn.Linear(dim, dim) for _ in range(3))
         self.out = nn.Linear(dim, dim)
 
-    def split(self, x, batch):
-        """(batch * time, dim) -> (batch, heads, time, dim / heads). In beam search k translations
-        share one row of the batch: they become k times as many positions of it."""
-        return x.view(batch, -1, self.heads, x.size(-1) // self.heads).transpose(1, 2)
+    def split(self, x):
+        """(batch, time, dim) -> (batch, heads, time, dim / heads)"""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def keys_values(self, x, batch):
+    def keys_values(self, x):
         """What the words of x offer to those who attend to them."""
-        keys, values = self.key_value(x).chunk(2, dim=-1)
-        return self.split(keys, batch), self.split(values, batch)
+        return self.split(self.key(x)), self.split(self.value(x))
 
     def weights(self, x, keys, mask):
-        """How much each word of x attends to each key: (batch, heads, keys, time).
+        """How much each word of x attends to each key: (batch, heads, keys, queries).
 
-        mask broadcasts to this; it is 0 where x may look and -inf where not. Weights add up to 1
-        over the keys, which come before queries, so that the softmax runs across rows: on a dozen
-        short rows that is four times faster on a CPU than along them.
+                    queries
+                  +--------      The weights of a query are a column, and add up to 1. Most books
+            keys  |   |   |      have them in a row. On a CPU a softmax down columns is faster,
+                  |   v   v      where rows have a dozen words: it saves 10% of a training step.
+
+        mask broadcasts to this; it is 0 where x may look and -inf where not.
         """
-        q = self.split(self.query(x).mul_(keys.size(-1) ** -0.5), len(keys))
-        return (keys @ q.transpose(-2, -1)).add_(mask).softmax(dim=-2)
+        queries = self.split(self.query(x)) * keys.size(-1) ** -0.5
+        return (keys @ queries.transpose(-2, -1) + mask).softmax(dim=-2)
 
     def forward(self, x, keys, values, mask):
-        """The mean of the values, by these weights."""
+        """The mean of the values, by these weights: (batch, queries, dim)."""
         y = self.weights(x, keys, mask).transpose(-2, -1) @ values
-        return self.out(y.transpose(1, 2).reshape(x.shape))
+        return self.out(y.transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Sequential):
     """Two layers at each position by itself (Vaswani et al., section 3.3)."""
 
     def __init__(self, dim):
-        super().__init__(nn.Linear(dim, 4 * dim), nn.ReLU(inplace=True), nn.Linear(4 * dim, dim))
+        super().__init__(nn.Linear(dim, 4 * dim), nn.ReLU(), nn.Linear(4 * dim, dim))
 
 
 class EncoderLayer(nn.Module):
     """x + attention(norm(x)), then x + feed-forward(norm(x)).
 
-    With the norm before each block, gradients have a direct path to every layer. It learns faster:
-    --task gcd --optimizer adam --lr 1e-3 --epochs 1 gives 87.7% and 8 GCD, with the norm after
-    87.0% and 6.
+    With the norm before each block, gradients have a direct path to every layer, and the model
+    learns faster: GCD in base 30, with Adam, gets to 87.7% in an epoch, and to 87.0% with the norm
+    after each block.
     """
 
     def __init__(self, dim, heads):
@@ -91,7 +86,7 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x, mask):
         h = self.norm1(x)
-        x = x + self.attention(h, *self.attention.keys_values(h, len(mask)), mask)
+        x = x + self.attention(h, *self.attention.keys_values(h), mask)
         return x + self.feed_forward(self.norm2(x))
 
 
@@ -104,15 +99,18 @@ class DecoderLayer(nn.Module):
         self.norm2, self.cross_attention = nn.LayerNorm(dim), Attention(dim, heads)
         self.norm3, self.feed_forward = nn.LayerNorm(dim), FeedForward(dim)
 
-    def forward(self, x, batch, past, causal_mask, memory, memory_mask):
-        """memory: the problem's keys and values, from Transformer.encode. Returns the new x, and
-        the keys and values of all positions up to x, the past of the next call."""
+    def forward(self, x, past, causal_mask, memory, memory_mask):
+        """past: the keys and values of the words before x, None if there are none. memory: those of
+        the problem. -> the new x, and the keys and values up to its end: the past of the next call.
+        """
         h = self.norm1(x)
-        present = self.attention.keys_values(h, batch)
+        present = self.attention.keys_values(h)
         if past is not None:
             present = [torch.cat(pair, dim=2) for pair in zip(past, present)]
         x = x + self.attention(h, *present, causal_mask)
-        x = x + self.cross_attention(self.norm2(x), *memory, memory_mask)
+        # In beam search k translations share a problem: for the memory they are k words of one row.
+        h = self.norm2(x).view(len(memory_mask), -1, x.size(-1))
+        x = x + self.cross_attention(h, *memory, memory_mask).view(x.shape)
         return x + self.feed_forward(self.norm3(x)), present
 
 
@@ -142,39 +140,37 @@ class Transformer(nn.Module):
         for embedding, std in [(self.src_embedding, word_std), (self.tgt_embedding, word_std),
                                (self.src_position, None), (self.tgt_position, None)]:
             nn.init.normal_(embedding.weight, std=std or dim**-0.5)
-        mask = torch.full((tgt_len, tgt_len), -torch.inf).tril(diagonal=-1)  # rows are the keys
-        self.register_buffer("causal_mask", mask, persistent=False)
 
     def encode(self, src):
         """src (batch, time) -> its keys and values for each decoder layer, and its padding mask."""
         if src.size(1) > self.src_len:
             raise ValueError(f"a source of {src.size(1)} words; the model takes {self.src_len}")
         mask = torch.zeros(src.shape, device=src.device).masked_fill(src == self.pad, -torch.inf)
-        mask = mask[:, None, :, None]
-        x = (self.src_embedding(src) + self.src_position.weight[: src.size(1)]).flatten(0, 1)
+        mask = mask[:, None, :, None]  # for all heads and queries
+        x = self.src_embedding(src) + self.src_position.weight[: src.size(1)]
         for layer in self.encoder:
             x = layer(x, mask)
         x = self.encoder_norm(x)
-        return [layer.cross_attention.keys_values(x, len(src)) for layer in self.decoder], mask
+        return [layer.cross_attention.keys_values(x) for layer in self.decoder], mask
 
     def decode(self, tgt, memory, memory_mask, cache=None):
         """tgt (batch, time) -> logits (batch, time, tgt_words) of each next word, and the cache.
 
         The cache holds, per layer, the keys and values of the words before tgt. tgt may have k
-        rows for each row of the memory: these k translations share it, as k positions would.
+        rows for each row of the memory: k translations of one problem.
         """
         cache = cache or [None] * len(self.decoder)
         start = 0 if cache[0] is None else cache[0][0].size(2)
         stop = start + tgt.size(1)
         if stop > self.tgt_len:
             raise ValueError(f"a target of {stop} words; the model takes {self.tgt_len}")
-        x = (self.tgt_embedding(tgt) + self.tgt_position.weight[start:stop]).flatten(0, 1)
-        causal_mask, new_cache = self.causal_mask[:stop, start:stop], []
+        x = self.tgt_embedding(tgt) + self.tgt_position.weight[start:stop]
+        causal_mask = torch.full((stop, stop), -torch.inf, device=x.device).tril(-1)[:, start:]
+        new_cache = []
         for layer, past, keys_values in zip(self.decoder, cache, memory):
-            x, present = layer(x, len(tgt), past, causal_mask, keys_values, memory_mask)
+            x, present = layer(x, past, causal_mask, keys_values, memory_mask)
             new_cache.append(present)
-        logits = self.decoder_norm(x) @ self.tgt_embedding.weight.T
-        return logits.view(*tgt.shape, -1), new_cache
+        return self.decoder_norm(x) @ self.tgt_embedding.weight.T, new_cache
 
     def forward(self, src, tgt):
         """Logits (batch, time, tgt_words) of the word after each word of tgt, all at once."""
@@ -185,13 +181,16 @@ class Transformer(nn.Module):
         """The `beam` best translations of each row of src, best first: words and log-probability.
 
         src (n, time) -> LongTensor (n, beam, tgt_len), without <bos>, padded after <eos>, and
-        FloatTensor (n, beam), -inf where there are fewer translations than that; both where src
-        is, wherever the model may be. chunk: how many translations are searched for at a time.
+        FloatTensor (n, beam), -inf where there are fewer translations than that. chunk: how many
+        translations are searched for at a time; problems of similar lengths go together.
         """
-        parts = [self.beam_search(part.to(self.causal_mask.device), beam)
-                 for part in src.split(max(1, chunk // beam))]
-        tokens, logp = (torch.cat(part).to(src.device) for part in zip(*parts))
-        return tokens, logp
+        lengths = (src != self.pad).sum(dim=1)
+        order = lengths.argsort(stable=True)
+        parts = [self.beam_search(src[rows, : lengths[rows].max()], beam)
+                 for rows in order.split(max(1, chunk // beam))]
+        tokens, logp = (torch.cat(part) for part in zip(*parts))
+        back = order.argsort()
+        return tokens[back], logp[back]
 
     def beam_search(self, src, beam):
         """Keep the `beam` likeliest beginnings, grow each by a word; beam 1 is greedy decoding.

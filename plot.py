@@ -1,16 +1,16 @@
 """Pictures of what was learned, where one would rather look than read.
 
     python plot.py curves results/gcd-base30 results/gcd-base31    accuracy of runs
-    python plot.py curves results/gcd-base31-max900-adam           of one run, the GCD learned too
+    python plot.py curves results/gcd-base31-max900-adam           of one run, the GCDs learned too
     python plot.py table results/eigen-eigenvalues3-*              the talk's Table 1
     python plot.py tree "x*cos(2*x)"                               an expression
-    python plot.py attention runs/gcd-base10 "10 32"               where a trained model looks
+    python train.py --task gcd --plot                              the curve of this run
+    python train.py --task gcd --ask "10 32" --plot                where its model looks
 
 Slides: "Learning the greatest common divisor", "Large bases and grokking", "Eigenvalues -
 out-of-distribution generalization", "Deep learning for symbolic mathematics".
 
-Each command writes a PNG, which --plot names. It needs matplotlib, which nothing else here does;
-what there is to draw is found without it.
+Each command writes a PNG file, and all need matplotlib, which nothing else here does.
 
 >>> for node in layout(read_prefix(prefix(parse("x*cos(2*x)")))):
 ...     print(node)
@@ -24,9 +24,7 @@ what there is to draw is found without it.
 
 import argparse
 import importlib.util
-import inspect
 import itertools
-import json
 import math
 import re
 import textwrap
@@ -35,8 +33,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import eigen
 from calculus import infix, parse, prefix, write_number
+from task import TALK, Parser, by_test, read_run
 from tokenizers import read_prefix
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, in three kinds of lines.
@@ -67,21 +65,14 @@ def save(figure, path):
 # Learning curves
 
 
-def read_run(folder):
-    """-> the task of a run, what the run is called, and its evaluations."""
-    try:
-        start, *log = map(json.loads, (Path(folder) / "log.jsonl").read_text().splitlines())
-        task, evals = start["task"], [event for event in log if event["event"] == "eval"]
-    except (ValueError, LookupError, TypeError):
-        raise ValueError(f"{folder} holds no log of a run") from None
-    if not evals:
-        raise ValueError(f"{folder} holds no evaluation yet")
-    name = Path(folder).resolve().name.removeprefix(f"{task}-").replace("-", " ")
-    return task, re.sub(r"(?<=[a-z])(?=\d)", " ", name), evals  # gcd-base30: base 30
+def name_of(folder, start):
+    """results/gcd-base30 -> base 30"""
+    name = Path(folder).resolve().name.removeprefix(start["task"] + "-").replace("-", " ")
+    return re.sub(r"(?<=[a-z])(?=\d)", " ", name)
 
 
 def learned(evals):
-    """When the GCD that are known in the end were learned: [(evaluation, [GCD, ...]), ...]."""
+    """When the GCDs known in the end were learned: [(evaluation, [GCD, ...]), ...]."""
     news, rest = [], set(evals[-1].get("correct_gcds", []))
     for event in evals:
         if new := rest.intersection(event.get("correct_gcds", [])):
@@ -106,10 +97,10 @@ def annotate(ax, text, end, place, colour, **settings):
     ax.annotate(" " + text, end, place, va="center", arrowprops=line, **settings)
 
 
-def scale_examples(ax, runs):
+def scale_examples(ax, evaluations):
     """The axis of examples: from 0, or logarithmic where they are in many evaluations."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
-    if max(len(evals) for *_, evals in runs) > 10:
+    if evaluations > 10:
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         ax.xaxis.set_minor_formatter(NullFormatter())
@@ -120,49 +111,66 @@ def scale_examples(ax, runs):
 
 
 def curves(*folders):
-    """Accuracy against examples, a line for each run; on that of a single one, the GCD learned."""
-    runs = sorted(map(read_run, folders), key=lambda run: run[-1][-1]["accuracy"])
-    if len(tasks := {task for task, *_ in runs}) > 1:
+    """Accuracy against examples, a line for each run; on that of a single one, the GCDs learned."""
+    starts, logs = zip(*map(read_run, folders))
+    if len(tasks := {start["task"] for start in starts}) > 1:
         raise ValueError(f"runs of {' and '.join(sorted(tasks))} do not go into one picture")
-    labels = [f"{name}: {evals[-1]['accuracy']:.1%}" for _, name, evals in runs]
+    runs = sorted(zip(map(name_of, folders, starts), logs), key=lambda run: run[1][-1]["accuracy"])
+    labels = [f"{name}: {evals[-1]['accuracy']:.1%}" for name, evals in runs]
     figure = new_figure(4.6 + 0.075 * max(map(len, labels)), 3.4)
     ax = figure.add_subplot(xlabel="training examples", ylabel="accuracy (%)")
     lines = [ax.plot(*zip(*map(point, evals)), marker="o", markersize=2.5, linewidth=1.2)[0]
-             for *_, evals in runs]
-    scale_examples(ax, runs)
+             for _, evals in runs]
+    scale_examples(ax, max(len(evals) for _, evals in runs))
     gap = 0.055 * np.ptp(ax.get_ylim())  # the height of a line of text
-    heights = spread([point(evals[-1])[1] for *_, evals in runs], gap)
-    for line, label, (*_, evals), height in zip(lines, labels, runs, heights):
+    heights = spread([point(evals[-1])[1] for _, evals in runs], gap)
+    for line, label, (_, evals), height in zip(lines, labels, runs, heights):
         annotate(ax, label, point(evals[-1]), (1.03, height), line.get_color(),
                  textcoords=ax.get_yaxis_transform())
-    if len(runs) == 1 and (news := learned(runs[0][-1])):
-        points = [point(event) for event, _ in news]
-        heights = -spread([gap - y for _, y in reversed(points)], gap)[::-1]  # below the curve
-        for (x, y), (_, gcds), height in zip(points, news, heights):
-            annotate(ax, ", ".join(map(str, gcds)), (x, y), (1.12 * x, height), COLOURS[1])
-        ax.set_ylim(bottom=min(ax.get_ylim()[0], heights[0] - gap))
-        ax.set_title("on the curve: where it learned the GCD that it knows in the end")
+    if len(runs) == 1 and (news := learned(runs[0][1])):
+        draw_learned(ax, news, gap)
     return figure
+
+
+def draw_learned(ax, news, gap):
+    """Write the GCDs that were learned below the curve, where they were; gap: a line's height."""
+    points = [point(event) for event, _ in news]
+    heights = -spread([gap - y for _, y in reversed(points)], gap)[::-1]
+    for (x, y), (_, gcds), height in zip(points, news, heights):
+        annotate(ax, ", ".join(map(str, gcds)), (x, y), (1.12 * x, height), COLOURS[1])
+    ax.set_ylim(bottom=min(ax.get_ylim()[0], heights[0] - gap))
+    ax.set_title("on the curve: where it learned the GCDs that it knows in the end")
 
 
 # Eigenvalues
 
 
 def table(*folders):
-    """The talk's Table 1, accuracy by laws of eigenvalues, as a heat map."""
-    rows = dict(eigen.read_run(Path(folder)) for folder in folders)
-    laws = [law for law in eigen.LAWS if law in rows]
-    cells = np.array([[100 * rows[law].get(test, math.nan) for test in eigen.LAWS] for law in laws])
-    figure = new_figure(6.6, 1.4 + 0.5 * len(laws))
+    """Accuracy by distributions of eigenvalues, beside the talk's tables, as a heat map."""
+    results, sizes = {}, set()
+    for folder, (start, evals) in zip(folders, map(read_run, folders)):
+        if start.get("op") != "eigenvalues":
+            raise ValueError(f"{folder} holds no run of eigenvalues")
+        results[start["train_dist"] or "semicircle"] = by_test(evals[-1])
+        sizes.add(start["size"].split("x")[0])
+    if len(sizes) > 1:
+        raise ValueError(f"sizes {' and '.join(sorted(sizes))} do not go into one picture")
+    talk = TALK["eigenvalues"].get(*sizes, TALK["eigenvalues"]["5"])
+    columns = list(TALK["eigenvalues"]["5"])  # all seven distributions
+    rows = [name for name in columns if name in results]
+    figure = new_figure(6.6, 1.4 + 0.5 * len(rows))
     ax = figure.add_subplot()
+    cells = np.array([[100 * results[row].get(column, math.nan) for column in columns]
+                      for row in rows])
     image = ax.imshow(cells, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     for (row, column), accuracy in np.ndenumerate(cells):
-        colour = "white" if accuracy > 60 else "black"
-        ours, talk = f"{accuracy:.0f}".replace("nan", "-"), eigen.TABLE_1[laws[row]][column]
-        ax.text(column, row - 0.05, ours, color=colour, ha="center", va="bottom")
-        ax.text(column, row + 0.08, f"({talk})", color=colour, ha="center", va="top", fontsize=7)
-    ax.set_xticks(range(len(eigen.LAWS)), eigen.LAWS, rotation=30, ha="right")
-    ax.set_yticks(range(len(laws)), laws)
+        theirs = talk[rows[row]][column] if rows[row] in talk else "-"
+        text = dict(color="white" if accuracy > 60 else "black", ha="center")
+        ours = "-" if math.isnan(accuracy) else f"{accuracy:.0f}"
+        ax.text(column, row - 0.05, ours, va="bottom", **text)
+        ax.text(column, row + 0.08, f"({theirs})", va="top", fontsize=7, **text)
+    ax.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+    ax.set_yticks(range(len(rows)), rows)
     ax.set(xlabel="tested on", ylabel="trained on")
     ax.spines[:].set_visible(False)
     figure.colorbar(image, label="accuracy (%), in brackets the talk's")
@@ -218,14 +226,6 @@ def tree(expression):
 # Attention
 
 
-def source_words(task, model, problem):
-    """A problem in the words that the model sees, (1, time): it looks them up to answer."""
-    seen = []
-    with model.src_embedding.register_forward_pre_hook(lambda _, args: seen.extend(args)):
-        task.ask(problem, model)
-    return seen[0]
-
-
 @torch.no_grad()
 def cross_attention(model, src, tgt):
     """Where each decoder layer and head looks in src (1, s), after each word of tgt (1, t):
@@ -243,9 +243,9 @@ def cross_attention(model, src, tgt):
     return torch.stack(weights)
 
 
-def attention_map(task, model, problem):
-    """The figure of what the model looks at while it writes its answer, word by word."""
-    src = source_words(task, model, problem)
+def attention(task, model, problem):
+    """What the model looks at in a problem while it writes its answer, word by word."""
+    src = task.encode(task.collate([task.read(problem)])).to(model.src_position.weight.device)
     answer = model.generate(src)[0][0]  # (1, tgt_len)
     answer = answer[:, answer[0] != model.pad]
     tgt = torch.cat([torch.full_like(answer[:, :1], model.bos), answer[:, :-1]], dim=1)
@@ -268,39 +268,22 @@ def attention_map(task, model, problem):
     return figure
 
 
-def attention(run, problem):
-    """Where the trained model of a run looks in a problem, for each word of its answer."""
-    import train  # only here: the other pictures do not need it
-    args, task, checkpoint = train.read_flags(
-        ["--task", read_run(run)[0], f"--out={run}", f"--ask={problem}", "--device", "cpu"])
-    return attention_map(task, train.make_model(args, task, checkpoint), problem)
-
-
 # The command line
-
-PICTURES = {"curves": curves, "table": table, "tree": tree, "attention": attention}
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n>>>")[0],
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.error = lambda message: parser.exit(2, f"plot.py: {message}\n")
-    parser.add_argument("picture", choices=PICTURES)
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="what to draw, as above")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="the PNG (<picture>.png)")
+    parser = Parser(prog="plot.py", description=__doc__.partition("\n\n>>>")[0],
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(metavar="PICTURE", required=True)
+    for draw, inputs, number in [(curves, "RUN", "+"), (table, "RUN", "+"), (tree, "FUNCTION", 1)]:
+        command = commands.add_parser(draw.__name__, help=draw.__doc__)
+        command.add_argument("inputs", nargs=number, metavar=inputs)
+        command.add_argument("--plot", type=Path, metavar="FILE", help="the PNG (<picture>.png)",
+                             default=f"{draw.__name__}.png")
+        command.set_defaults(draw=draw)
     args = parser.parse_args(argv)
-    draw = PICTURES[args.picture]
-    try:
-        inspect.signature(draw).bind(*args.inputs)
-    except TypeError as error:
-        parser.error(f"{args.picture}: {error}")
-    try:
-        need_matplotlib()
-        save(draw(*args.inputs), args.plot or f"{args.picture}.png")
-    except OSError as error:
-        parser.error(f"{error.filename}: {error.strerror}")
-    except ValueError as error:
-        parser.error(error)
+    parser.call(need_matplotlib)  # before it reads anything
+    parser.call(lambda: save(args.draw(*args.inputs), args.plot))
 
 
 if __name__ == "__main__":

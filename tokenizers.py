@@ -1,48 +1,29 @@
 """Step II of the talk, represent: problems and solutions as sequences of words.
 
-A vocabulary is a list of words; a sequence is a row of word numbers, padded on the right. All
-vocabularies begin with the same three words.
+The model knows no maths, and no letters. It reads and writes numbers of words: a word's number is
+its place in the vocabulary, a list of words. In base 10, the integers 10 and 32 are six words:
 
 >>> ten = Integers(10)
->>> ten.text(ten.encode(torch.tensor([[10, 32]]))[0])
+>>> ten.words
+['<pad>', '<bos>', '<eos>', '+', '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']
+>>> row = ten.encode(torch.tensor([[10, 32]]))[0]
+>>> row.tolist()
+[3, 6, 5, 3, 8, 7]
+>>> ten.text(row)
 '+ 1 0 + 3 2'
+
+The first three words are in every vocabulary. <bos> and <eos> are the beginning and the end of a
+solution. <pad> fills the shorter rows of a batch, so that all rows have one length.
 """
 
 import math
 import re
-from itertools import chain, takewhile
+from itertools import product, takewhile
 
 import torch
 
 SPECIAL = ["<pad>", "<bos>", "<eos>"]
 PAD, BOS, EOS = range(3)
-HELD_OUT = 10  # one problem in this many is held out for testing
-
-
-def trim(tokens):
-    """Rows (n, width), padded on the right -> as wide as the longest needs."""
-    return tokens[:, : (tokens != PAD).sum(dim=1).max()]
-
-
-def pack(tokens):
-    """Close the gaps: move the padding of each row (n, width) to its end, and trim."""
-    return trim(tokens.gather(1, (tokens == PAD).byte().argsort(dim=1, stable=True)))
-
-
-def as_target(tokens):
-    """Rows (n, width) as the decoder wants them: <bos> words <eos>."""
-    bos, eos = (tokens.new_full((len(tokens), 1), word) for word in (BOS, EOS))
-    return pack(torch.cat([bos, tokens, eos], dim=1))
-
-
-def held_out(x):
-    """Which problems are held out for testing: a tenth of all, chosen by a hash of x (n,) int64.
-
-    x is a number of the problem alone, as far as possible another for each: so the same problems
-    are held out in every run, and none of them is ever trained on.
-    """
-    x = (x ^ (x >> 32)) * 0x2545F4914F6CDD1D  # int64 wraps around, as a hash may
-    return (x >> 33) % HELD_OUT == 0
 
 
 class Vocabulary:
@@ -62,13 +43,25 @@ class Vocabulary:
     def ids(self, text):
         """Words separated by spaces -> their numbers. An unknown word is a ValueError."""
         try:
-            return self.numbers(text.split())
+            return [self.number[word] for word in text.split()]
         except KeyError as error:
             raise ValueError(f"{error.args[0]!r} is not a word of this vocabulary") from None
 
-    def numbers(self, words):
-        """Words, all of them known -> their numbers."""
-        return [self.number[word] for word in words]
+
+def trim(tokens):
+    """Rows (n, width), padded on the right -> as wide as the longest needs."""
+    return tokens[:, : (tokens != PAD).sum(dim=1).max()]
+
+
+def pack(tokens):
+    """Close the gaps: move the padding of each row (n, width) to its end, and trim."""
+    return trim(tokens.gather(1, (tokens == PAD).byte().argsort(dim=1, stable=True)))
+
+
+def as_target(tokens):
+    """Rows (n, width) as the decoder wants them: <bos> words <eos>."""
+    bos, eos = (tokens.new_full((len(tokens), 1), word) for word in (BOS, EOS))
+    return pack(torch.cat([bos, tokens, eos], dim=1))
 
 
 class Integers(Vocabulary):
@@ -126,23 +119,16 @@ class Integers(Vocabulary):
         return value.masked_fill(~valid, 0), valid
 
     def write(self, n):
-        """One int, of any size, as text: 10 -> '+ 1 0'."""
-        digits, size = [], abs(n)
-        while size or not digits:
-            size, digit = divmod(size, self.base)
-            digits.append(str(digit))
-        return " ".join(["-" if n < 0 else "+"] + digits[::-1])
+        """One int -> its words: 10 -> '+ 1 0'."""
+        return self.text(self.encode(torch.tensor([[n]]))[0])
 
     def read(self, text):
-        """Text -> the int, or None where it is not one integer: '+ 1 0' -> 10, '1 +' -> None."""
-        sign, *digits = text.split() or [""]
-        numbers = [self.number.get(digit, PAD) - self.zero for digit in digits]
-        if sign not in ("+", "-") or not numbers or not all(0 <= d < self.base for d in numbers):
+        """Words -> the int, or None where they are not one: '+ 1 0' -> 10, '1 +' -> None."""
+        words = text.split()
+        if not words or not self.number.keys() >= {*words}:
             return None
-        value = 0
-        for digit in numbers:
-            value = value * self.base + digit
-        return -value if sign == "-" else value
+        (value,), (valid,) = self.decode(torch.tensor([self.ids(text)]))
+        return value.item() if valid else None
 
 
 class LinearCombinations(Integers):
@@ -193,54 +179,61 @@ class Floats(Vocabulary):
                                 b1999  314 E-2         signed mantissa, exponent
                                 fp15   314E-2          all in one word
 
-    It can write zero, and sizes from 10^low to just under 10^high; of these, each number gets the
-    nearest. So tiny numbers become 0 or 10^low, and huge ones, infinity too, the largest there is.
-    Slide "Linear algebra with transformers"; paper: Charton, arXiv 2112.01898, section 3.1.
+    What can be written is zero, and numbers whose size is from 10^low to just under 10^high. Any
+    other number becomes the nearest of these: a tiny one 0 or 10^low, a huge one, infinity too, the
+    largest. Slide "Linear algebra with transformers"; paper: Charton, arXiv 2112.01898, section 3.1.
 
     extra: further words, such as the dimensions of matrices.
     """
 
     def __init__(self, encoding, low, high, extra=(), device="cpu"):
-        exponents = range(low - 2, high - 2)
-        positive = [(m, e) for e in exponents for m in range(100, 1000)]
-        spelled = [self.spell(encoding, "+", 0, low - 2)]
-        spelled += [self.spell(encoding, sign, *number) for sign in "+-" for number in positive]
-        super().__init__([*dict.fromkeys(chain(extra, *spelled))])
-        self.encoding, self.width = encoding, len(spelled[0])  # words per number
-        self.spelling = torch.tensor([self.numbers(words) for words in spelled], device=device)
+        # All sizes that can be written, smallest first, each as mantissa and exponent.
+        sizes = [(0, low - 2)]
+        sizes += [(m, e) for e in range(low - 2, high - 2) for m in range(100, 1000)]
+        spelled = [self.spell(encoding, sign * m, e) for sign in (1, -1) for m, e in sizes]
+        super().__init__([*dict.fromkeys([*extra, *" ".join(spelled).split()])])  # each word once
+        self.spelling = torch.tensor([*map(self.ids, spelled)], device=device)
+        self.encoding, self.width = encoding, self.spelling.size(1)  # words per number
 
-        # The first float that is rounded to each size.
-        sizes = [float(f"{m}e{e}") for m, e in positive]
-        ties = [float(f"{m}5e{e - 1}") for m, e in positive[:-1]]  # between m and m + 1
-        up = [x if float(f"{x:.2e}") > size else math.nextafter(x, math.inf)
-              for x, size in zip(ties, sizes)]
-        self.first = torch.tensor([sizes[0] / 2, *up], dtype=torch.float64, device=device)
+        # To write x, take the last of the sizes whose `first`, the least float rounded to it, is <= x.
+        real = dict(dtype=torch.float64, device=device)
+        halfway = [float(f"{m}5e{e - 1}") for m, e in sizes[1:-1]]  # from each size to the next
+        first = [x if float(f"{x:.2e}") > x else math.nextafter(x, math.inf) for x in halfway]
+        self.sizes = torch.tensor([float(f"{m}e{e}") for m, e in sizes], **real)
+        self.first = torch.tensor([float(f"5e{low - 1}"), *first], **real)
 
-        # All that can be read as a number, -0 and 007 as well, by its words taken as digits.
-        value = {tuple(self.numbers(words)): float(f"{sign}{m}e{e}")
-                 for sign in "+-" for m in range(1000) for e in exponents
-                 if self.number.keys() >= {*(words := self.spell(encoding, sign, m, e))}}
-        self.codes, order = self.code(torch.tensor([*value], device=device)).sort()
-        self.values = torch.tensor([*value.values()], dtype=torch.float64, device=device)[order]
+        # To read, take any word in each place: so -0 and 007 are numbers too.
+        places = map(set, zip(*map(str.split, spelled)))
+        readable = [" ".join(words) for words in product(*places)]
+        codes = self.code(torch.tensor([*map(self.ids, readable)], device=device))
+        values = torch.tensor([float(text.replace(" ", "")) for text in readable], **real)
+        self.codes, order = codes.sort()
+        self.values = values[order]
 
     @staticmethod
-    def spell(encoding, sign, mantissa, exponent):
-        """The words of sign mantissa x 10^exponent."""
-        signed, exponent = sign.replace("+", "") + str(mantissa), f"E{exponent}"
-        return {"p10": [sign, *f"{mantissa:03}", exponent],
-                "p1000": [sign, str(mantissa), exponent],
-                "b1999": [signed, exponent],
-                "fp15": [signed + exponent]}[encoding]
+    def spell(encoding, mantissa, exponent):
+        """The words of mantissa x 10^exponent."""
+        sign, size = "-" if mantissa < 0 else "+", f"{abs(mantissa)}"
+        return {"p10": " ".join([sign, *size.zfill(3), f"E{exponent}"]),
+                "p1000": f"{sign} {size} E{exponent}",
+                "b1999": f"{mantissa} E{exponent}",
+                "fp15": f"{mantissa}E{exponent}"}[encoding]
 
     def code(self, words):
         """(..., width) word numbers -> one int64 for each sequence of them."""
         return (words * len(self) ** torch.arange(self.width, device=words.device)).sum(dim=-1)
 
+    def nearest(self, x):
+        """Floats (...) -> which of self.sizes each is rounded to."""
+        return torch.bucketize(x.abs().double(), self.first, right=True)
+
+    def round(self, x):
+        """Floats (...) -> what their words say, as decode(encode(x)) would."""
+        return self.sizes[self.nearest(x)] * x.sign()
+
     def encode(self, x):
         """Rows of k numbers, (n, k) float -> their words in a row, (n, k * width)."""
-        size = torch.bucketize(x.abs().double(), self.first, right=True)
-        number = size + len(self.first) * ((x < 0) & (size > 0))  # zero, positive, negative ones
-        return self.spelling[number].flatten(1)
+        return self.spelling[self.nearest(x) + len(self.sizes) * (x < 0)].flatten(1)
 
     def decode(self, tokens):
         """Rows (n, k * width) of k numbers each -> (n, k) float64, nan for what is not a number."""

@@ -18,7 +18,7 @@ import gcd
 import integrate
 import train
 from model import Transformer
-from tests.test_readme import is_of, log, read_flags
+from tests.test_results import is_of, log, read_flags
 
 ROOT = Path(train.__file__).parent
 PAGE = (ROOT / "guide" / "exercises.md").read_text()

@@ -1,10 +1,11 @@
-"""gcd.py promises: pairs drawn by the talk's laws, tests that training never sees, honest reports.
+"""gcd.py promises: pairs of the talk's distributions, tests that training never sees, honest reports.
 
-The judges are math.gcd and the laws in closed form. Statistical tests compare frequencies with
+The judges are math.gcd and the distributions in closed form. Statistical tests compare frequencies with
 probabilities: 5 standard errors, so that a right generator fails once in a million.
 """
 
 import doctest
+import json
 import math
 from collections import Counter
 
@@ -12,7 +13,8 @@ import pytest
 import torch
 
 import gcd
-from gcd import GCD, for_testing, random_coprimes, random_integers
+from gcd import GCD, random_coprimes, random_integers
+from task import held_out
 
 N = 200_000
 
@@ -21,7 +23,7 @@ def rng(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def assert_law(values, probability, ks):
+def assert_distribution(values, probability, ks):
     """The share of k among the values is probability(k), within 5 standard errors."""
     counts, n = Counter(values.tolist()), len(values)
     for k in ks:
@@ -40,7 +42,7 @@ def test_solutions_are_right_and_problems_in_range():
     for operands in ("uniform", "log-uniform"):
         for outcomes in ("natural", "log-uniform", "uniform"):
             pairs, gcds = draw(2000, operands=operands, outcomes=outcomes, max_int=5000)
-            assert gcds.tolist() == [math.gcd(a, b) for a, b in pairs.tolist()]
+            assert gcds.tolist() == [[math.gcd(a, b)] for a, b in pairs.tolist()]
             assert pairs.min() >= 1 and pairs.max() <= 5000
 
 
@@ -49,50 +51,50 @@ def test_a_batch_spells_the_pairs_out():
     pairs, gcds = task.draw(300, rng(1))
     src, tgt = task.batch(300, rng(1))
     assert src.size(1) <= task.src_len and tgt.size(1) <= task.tgt_len + 1
-    for (a, b), g, x, y in zip(pairs.tolist(), gcds.tolist(), src, tgt):
+    for (a, b), (g,), x, y in zip(pairs.tolist(), gcds.tolist(), src, tgt):
         assert task.source.text(x) == f"{task.source.write(a)} {task.source.write(b)}"
         assert task.target.text(y) == "<bos> " + task.source.write(g)
 
 
 def test_uniform_operands_give_gcds_in_one_over_k_squared():
     pairs, gcds = draw()
-    assert_law((pairs - 1).flatten() // 100_000, lambda k: 0.1, range(10))
-    assert_law(gcds, lambda k: 6 / (math.pi * k) ** 2, range(1, 30))
+    assert_distribution((pairs - 1).flatten() // 100_000, lambda k: 0.1, range(10))
+    assert_distribution(gcds[:, 0], lambda k: 6 / (math.pi * k) ** 2, range(1, 30))
 
 
 def test_log_uniform_operands_are_one_over_k():
     pairs, gcds = draw(operands="log-uniform")
-    law = lambda k: math.log(1 + 1 / k) / math.log(1e6 + 1)
-    assert_law(torch.cat([pairs[:, 0], pairs[:, 1]]),
+    share = lambda k: math.log(1 + 1 / k) / math.log(1e6 + 1)
+    assert_distribution(torch.cat([pairs[:, 0], pairs[:, 1]]),
                # coprime pairs like (1, 1) are few: holding some out shifts small operands a little
-               law, range(30, 60))
+               share, range(30, 60))
     raw = random_integers("log-uniform", torch.full((N,), 10**6), rng())
-    assert_law(raw, law, range(1, 60))
-    assert_law(raw.log10().long(), lambda d: 1 / 6, range(6))  # as many of one digit as of six
+    assert_distribution(raw, share, range(1, 60))
+    assert_distribution(raw.log10().long(), lambda d: 1 / 6, range(6))  # as many of one digit as of six
 
 
-@pytest.mark.parametrize("outcomes, law", [("uniform", lambda k: 0.01),
+@pytest.mark.parametrize("outcomes, share", [("uniform", lambda k: 0.01),
                                            ("log-uniform", lambda k: 1 / k / 5.187377517639621)])
 @pytest.mark.parametrize("operands", ["uniform", "log-uniform"])
-def test_engineered_outcomes(operands, outcomes, law):
+def test_engineered_outcomes(operands, outcomes, share):
     """1/k or 1/100 for k in 1..100 (5.187... is the sum of 1/k up to 100)."""
     task = GCD(operands=operands, outcomes=outcomes)
-    pairs = task.sample(N, rng())
-    assert_law(torch.gcd(*pairs.T), law, range(1, 101))
+    pairs, _ = task.sample(N, rng())
+    assert_distribution(torch.gcd(*pairs.T), share, range(1, 101))
 
 
-@pytest.mark.parametrize("law", ["uniform", "log-uniform"])
-def test_cofactors_are_coprime_and_drawn_until_they_are(law):
-    """All coprime pairs of 1..6, each as often as its law says: that is what drawing again does."""
+@pytest.mark.parametrize("distribution", ["uniform", "log-uniform"])
+def test_cofactors_are_coprime_and_drawn_until_they_are(distribution):
+    """All coprime pairs of 1..6, each as often as its distribution says: that is what drawing again does."""
     high, p = 6, {}
-    one = lambda k: 1 / high if law == "uniform" else math.log(1 + 1 / k) / math.log(high + 1)
+    one = lambda k: 1 / high if distribution == "uniform" else math.log(1 + 1 / k) / math.log(high + 1)
     for a in range(1, high + 1):
         for b in range(1, high + 1):
             if math.gcd(a, b) == 1:
                 p[10 * a + b] = one(a) * one(b)
-    pairs = random_coprimes(law, torch.full((N,), high), rng())
+    pairs = random_coprimes(distribution, torch.full((N,), high), rng())
     total = sum(p.values())
-    assert_law(pairs @ torch.tensor([10, 1]), lambda k: p[k] / total, p)
+    assert_distribution(pairs @ torch.tensor([10, 1]), lambda k: p[k] / total, p)
     assert set((pairs @ torch.tensor([10, 1])).tolist()) == set(p)
 
 
@@ -107,13 +109,17 @@ def test_the_same_seed_gives_the_same_batch_and_another_seed_another():
 
 @pytest.mark.parametrize("max_int", [10, 30, 100, 1000, 1_000_000])
 def test_no_test_pair_is_ever_trained_on_in_either_order(max_int):
-    task = GCD(max_int=max_int)
-    tested = {(min(p), max(p)) for pairs, _ in task.make_tests() for p in pairs.tolist()}
-    assert len(tested) > 0
-    trained = {(min(p), max(p)) for p in task.draw(100_000, rng())[0].tolist()}
-    assert not tested & trained
+    task = GCD(max_int=max_int, test_size=5000)
+    tested = unordered(task.tests["natural"]) | unordered(task.stratified)
+    trained = unordered(task.draw(100_000, rng())[0])
+    assert len(tested) > 0 and not tested & trained
     if max_int <= 30:  # and all others are
-        assert len(trained) + for_testing(all_pairs(max_int)).sum() == max_int * (max_int + 1) // 2
+        held = held_out(task.identity(all_pairs(max_int))).sum()
+        assert len(trained) + held == max_int * (max_int + 1) // 2
+
+
+def unordered(pairs):
+    return {(min(p), max(p)) for p in pairs.tolist()}
 
 
 def all_pairs(n):
@@ -124,35 +130,37 @@ def all_pairs(n):
 @pytest.mark.parametrize("outcomes", ["uniform", "log-uniform"])
 def test_engineered_outcomes_are_held_out_too(outcomes):
     task = GCD(max_int=200, outcomes=outcomes, operands="log-uniform")
-    assert not for_testing(task.draw(50_000, rng())[0]).any()
+    assert not held_out(task.identity(task.draw(50_000, rng())[0])).any()
 
 
 def test_a_tenth_is_held_out_whatever_the_gcd_or_the_last_digits():
     pairs = torch.randint(1, 10**6, (N, 2), generator=rng())
-    out = for_testing(pairs)
+    out = held_out(pairs)
     for n in (2, 3, 5, 7, 30, 31):
         for residue in range(n):
             share = out[pairs[:, 0] % n == residue].float()
             assert abs(share.mean() - 0.1) < 5 * 0.3 / math.sqrt(len(share))
-    out = for_testing(all_pairs(300)).float()
+    out = held_out(all_pairs(300)).float()
     assert abs(out.mean() - 0.1) < 5 * 0.3 / math.sqrt(len(out))
     for most in range(10, 300):  # any --max-int that is allowed has something to test on
-        assert for_testing(all_pairs(most)).any()
+        assert held_out(all_pairs(most)).any()
 
 
 def test_the_natural_test_is_uniform_and_the_stratified_one_even():
-    (natural, gcds), (strata, truth) = GCD(test_size=20_000, operands="log-uniform").make_tests()
-    assert len(natural) == len(strata) == 20_000
-    assert_law((natural - 1).flatten() // 100_000, lambda k: 0.1, range(10))
-    assert_law(gcds, lambda k: 6 / (math.pi * k) ** 2, range(1, 10))
-    assert truth.bincount().tolist() == [0] + [200] * 100
-    assert truth.tolist() == [math.gcd(a, b) for a, b in strata.tolist()]
+    task = GCD(test_size=20_000, operands="log-uniform", outcomes="log-uniform")
+    natural, stratified = task.tests["natural"], task.stratified
+    assert len(natural) == len(stratified) == 20_000
+    assert_distribution((natural - 1).flatten() // 100_000, lambda k: 0.1, range(10))
+    assert_distribution(torch.gcd(*natural.T), lambda k: 6 / (math.pi * k) ** 2, range(1, 10))
+    truth = torch.gcd(*stratified.T)
+    assert_distribution(truth, lambda k: 0.01, range(1, 101))
+    assert truth.min() == 1 and truth.max() == 100
 
 
 def test_the_tests_are_the_same_for_every_run():
-    for a, b in zip(GCD(base=10, test_size=500).make_tests(),
-                    GCD(base=7, outcomes="uniform", test_size=500).make_tests()):
-        assert torch.equal(a[0], b[0])
+    one, other = GCD(base=10, test_size=500), GCD(base=7, outcomes="uniform", test_size=500)
+    assert one.tests["natural"].equal(other.tests["natural"])
+    assert one.stratified.equal(other.stratified)
 
 
 # Judging
@@ -176,10 +184,11 @@ class Oracle:
 
 
 def test_a_perfect_model_is_judged_perfect():
-    task = GCD(base=10, test_size=1000)
+    task = GCD(base=10, test_size=5000)
     result = task.evaluate(Oracle(task), final=True)
     assert result["accuracy"] == 1.0 and result["correct_gcds"] == list(range(1, 101))
-    assert result["predictions"] == {k: [k, 1.0] for k in range(1, 101)}
+    assert result["accuracy_by_test"] == {"natural": {"1": 1.0}}
+    assert result["predictions"] == {k: [k, 1.0] for k in result["predictions"]}
 
 
 def test_a_model_that_writes_garbage_is_judged_wrong():
@@ -210,19 +219,38 @@ def test_the_rules_are_recognised_in_a_model_that_follows_them():
     assert "R3  f(k) is the largest correct prediction that divides k: for 100 of 100" in report
     assert "84.4% if it knows all products of 2, 5: the most that R2 allows" in report
     expected = sum(6 / (math.pi * k) ** 2 for k in learned)
-    assert f"{expected:.1%} of pairs if it knows the 15 GCD above and no other" in report
+    assert f"{expected:.1%} of pairs if it knows the 15 GCDs above and no other" in report
 
 
-def test_breaches_of_the_rules_are_named():
+def test_grokking_is_judged_by_the_rules_with_grokking():
     """A model that grokked 3 in epoch 2, and confuses 7 with 4."""
-    task = GCD(base=10, test_size=1000)
+    task = GCD(base=10, test_size=5000)
     before = three_rules(10)
     after = lambda k: 4 if k == 7 else three_rules(30)(k)
     evals = [{"epoch": epoch, "examples": 0} | task.evaluate(Oracle(task, f), final=epoch == 3)
              for epoch, f in enumerate([before, after, after], start=1)]
     report = task.report(evals)
-    assert "3 (2)" in report and "6 (2)" in report and "for 99 of 100" in report
-    assert "f(7) = 4, not 1" in report
+    correct = sum(30**7 % k == 0 for k in range(1, 101))
+    assert "R1" not in report and "R2 " not in report.replace("that R2 allows", "")
+    assert ("G2  Correct predictions, f(k) = k, are products of the primes of 10 and of the small "
+            f"primes 3: {correct} of {correct} are.") in report
+    assert "each was learned: 3 (2)" in report
+    assert "G3" in report and "for 99 of 100" in report and "f(7) = 4, not 1" in report
+
+
+def test_a_prime_learned_out_of_order_is_an_exception_to_g2():
+    predictions = {k: (three_rules(70)(k), 1.0) for k in range(1, 101)}  # 7, and not 3 before it
+    text = " ".join(gcd.rules(predictions, 10, []))
+    assert "G2" in text and "small primes" not in text and "Exceptions: 7, 14, 28" in text
+
+
+def test_a_default_answer_is_not_grokked():
+    """Uniform outcomes: a model of base 10 answers 97 to all that is no multiple of 2 or 5."""
+    default = {1: 97, 2: 26, 5: 65}
+    predictions = {k: (default.get(f := three_rules(10)(k), f), 1.0) for k in range(1, 101)}
+    assert predictions[97] == (97, 1.0)
+    text = " ".join(gcd.rules(predictions, 10, []))
+    assert text.startswith("R1") and "rokked" not in text
 
 
 def test_a_gcd_without_a_right_divisor_breaks_r3_and_is_said_to_have_none():
@@ -242,12 +270,13 @@ def test_r1_counts_the_pairs_that_disagree():
 
 
 def test_95_percent_is_learned_and_less_is_not():
-    task = GCD(base=10, test_size=2000)  # 20 pairs of each GCD
-    truth = task.make_tests()[1][1]
+    task, truth = GCD(base=10), torch.arange(1, 101).repeat_interleave(20)
+    task.stratified = torch.stack([truth, torch.zeros_like(truth)], dim=1)  # 20 pairs of each GCD
+    task.translate = lambda model, pairs: None
     for wrong, count in [(1, 100), (2, 0)]:  # right for 19 and for 18 of 20
         answers = truth.where(torch.arange(2000) % 20 >= wrong, truth + 1)
-        task.predict = lambda model, pairs, beam: answers
-        assert len(task.evaluate(None)["correct_gcds"]) == count
+        task.grade = lambda pairs, tokens: (answers == truth, answers)
+        assert len(task.findings(None, {}, False)["correct_gcds"]) == count
 
 
 def test_primes_of():
@@ -272,6 +301,40 @@ def test_bad_input_is_a_clear_error():
         GCD(max_int=0)
     with pytest.raises(ValueError, match="base 1"):
         GCD(base=1)
+
+
+# Commands
+
+
+def test_examples_show_a_multiple_of_4_in_base_2(capsys):
+    gcd.examples()
+    lines = capsys.readouterr().out.splitlines()
+    pairs = [line.split(" => ") for line in lines if "=>" in line]
+    assert len(pairs) == 3 * 4
+    for line, target in pairs[:4]:  # base 2
+        a, b = map(int, line.partition("(")[2].partition(")")[0].split(","))
+        numbers = [n.split() for n in line.partition(")")[2].split("+")[1:]]
+        assert [int("".join(n), 2) for n in numbers] == [a, b]
+        assert int("".join(target.split()[1:]), 2) == math.gcd(a, b)
+        for n, digits in zip((a, b), numbers):
+            assert (n % 4 == 0) == (digits[-2:] == ["0", "0"])
+
+
+def test_the_table_of_several_runs(tmp_path, capsys):
+    flags = {"task": "gcd", "base": 30, "max_int": 10**6, "operands": "uniform"}
+    for name, more in [("a", {}), ("b", {"base": 9}), ("c", {"operands": "log-uniform"}),
+                       ("d", {"max_int": 900})]:
+        start = {"event": "start", "outcomes": "natural"} | flags | more
+        result = {"event": "eval", "accuracy": 0.936, "correct_gcds": [1, 2, 3]}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "log.jsonl").write_text(f"{json.dumps(start)}\n{json.dumps(result)}\n")
+    text = "\n".join(gcd.table(sorted(tmp_path.iterdir())))
+    uniform, log_uniform = text.split("Log-uniform operands")
+    rows = [line.split() for line in uniform.splitlines() if "base" in line]
+    assert len(rows) == 21 and ["base", "30", "93.6", "(94.7)", "3", "(27)"] in rows
+    assert ["base", "9", "93.6", "(-)", "3", "(-)"] in rows
+    assert ["base", "31", "-", "(61.3)", "-", "(2)"] in rows
+    assert "93.6 (98.2)     3 (56)" in log_uniform
 
 
 def test_the_example_in_the_docstring():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import train
-from tests.test_readme import is_of, log, read_flags
+from tests.test_results import is_of, log, read_flags
 
 ROOT = Path(train.__file__).parent
 GUIDE = (ROOT / "guide" / "README.md").read_text()
@@ -29,15 +29,17 @@ def test_it_quotes_the_logs():
 
 
 def test_its_commands_are_understood():
-    commands = re.findall(r"`python train\.py (--task[^`]*)`", GUIDE.replace("\n", " "))
+    pages = GUIDE + (ROOT / "guide" / "reference.md").read_text()
+    commands = re.findall(r"`python train\.py (--task[^`]*)`", pages.replace("\n", " "))
+    commands += re.findall(r"^python train\.py (--task .*?)(?:   .*)?$", pages, re.M)
     assert len(commands) >= 10
     for flags in commands:
-        read_flags(re.sub("--(ask|help).*", "", flags))
+        read_flags(re.sub("--(ask|help|resume|eval-only|train-data pairs).*", "", flags))
 
 
 def test_its_links_lead_somewhere():
     for page in (ROOT / "guide").glob("*.md"):
-        for link in re.findall(r"\]\(([^)#:]+)", page.read_text()):
+        for link in re.findall(r"\]\(([^)#:]+)[)#]", page.read_text()):
             assert (page.parent / link).exists(), (page.name, link)
 
 

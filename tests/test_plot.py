@@ -2,8 +2,10 @@
 matplotlib it says so before any work. Those tests that draw are left out where it is missing."""
 
 import doctest
+import json
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import eigen
 import plot
 import train
 from gcd import GCD
-from integrate import Integration
+from task import TALK, by_test, read_run
 from tokenizers import ARITY, PAD, read_prefix
 
 from .test_model import copy_attention, make, sources
@@ -24,7 +26,10 @@ from .test_train import refused_by
 
 ROOT = Path(plot.__file__).parent
 RESULTS = ROOT / "results"
-README = (ROOT / "README.md").read_text()
+PAGES = {page: page.read_text() for page in [
+    ROOT / "README.md", *sorted((ROOT / "guide").glob("*.md")), RESULTS / "README.md"]
+    if page.exists()}
+COMMANDS = re.findall(r"python plot\.py ((?:[^`\n ]| (?! ))+)", "\n".join(PAGES.values()))
 TINY = ("--task gcd --base 10 --max-int 200 --dim 16 --heads 2 --epoch-size 512 --batch-size 64 "
         "--epochs 2 --test-size 300 --warmup 10 --device cpu").split()
 
@@ -35,19 +40,30 @@ def matplotlib():
 
 
 def test_example():
-    assert doctest.testmod(plot).failed == 0
+    failed, tested = doctest.testmod(plot)
+    assert failed == 0 and tested > 0
+
+
+def test_it_does_without_train():
+    """train.py calls plot.py, and not the other way round."""
+    code = "import sys, plot; print({'train', 'model', 'matplotlib'} & {*sys.modules})"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True)
+    assert result.stdout.strip() == "set()", result.stderr
 
 
 # What there is to draw
 
 
-def test_the_grokking_table_of_the_readme():
-    rows = re.findall(r"^\| \[\d\]\(results/(.*?)/.*?\)" + 3 * r" \| (.*?)" + r" \|", README, re.M)
-    assert len(rows) == 3
-    for name, *examples in rows:
-        news = plot.learned(plot.read_run(RESULTS / name)[-1])
-        when = {gcd: event["examples"] for event, gcds in news for gcd in gcds}
-        assert [f"{when[gcd]:,}" for gcd in (2, 3, 5)] == examples
+def test_when_gcds_were_learned_is_what_the_log_says():
+    """Each GCD once, at the first evaluation that has it; all those of the last, and no others."""
+    _, evals = read_run(RESULTS / "gcd-base31-max900-adam")
+    news = plot.learned(evals)
+    assert sorted(sum((gcds for _, gcds in news), [])) == sorted(evals[-1]["correct_gcds"])
+    for event, gcds in news:
+        before = evals[: evals.index(event)]
+        for gcd in gcds:
+            assert gcd in event["correct_gcds"]
+            assert not any(gcd in earlier["correct_gcds"] for earlier in before)
 
 
 def test_a_gcd_that_was_forgotten_is_not_learned():
@@ -89,10 +105,10 @@ def test_attention_is_that_of_torch():
 
     inputs, outputs = [], []
     for layer in model.decoder:
-        layer.norm2.register_forward_hook(lambda _, args, x: inputs.append(x[None]))
-        layer.cross_attention.register_forward_hook(lambda _, args, y: outputs.append(y[None]))
+        layer.norm2.register_forward_hook(lambda _, args, x: inputs.append(x))
+        layer.cross_attention.register_forward_hook(lambda _, args, y: outputs.append(y))
     memory = []
-    model.encoder_norm.register_forward_hook(lambda _, args, x: memory.append(x[None]))
+    model.encoder_norm.register_forward_hook(lambda _, args, x: memory.append(x))
     model(src, tgt)
     for layer, x, y, ours in zip(model.decoder, inputs, outputs, weights, strict=True):
         reference = nn.MultiheadAttention(16, 4, batch_first=True)
@@ -105,13 +121,20 @@ def test_attention_is_that_of_torch():
 
 @pytest.mark.parametrize("task, problem, words", [
     (GCD(base=10), "10 32", "+ 1 0 + 3 2"),
-    (eigen.LinearAlgebra(size="2"), "[[2,1],[1,3]]", "V2 V2 200E-2 100E-2 100E-2 300E-2"),
-    (Integration(), "x*cos(x)", "mul x cos x")])
-def test_the_words_of_a_problem_are_those_that_the_model_sees(task, problem, words):
-    model = make(task.src_words, task.tgt_words, task.src_len, task.tgt_len)
-    src = plot.source_words(task, model, problem)
-    assert src.shape[0] == 1 and task.source.text(src[0]) == words
-    assert not model.src_embedding._forward_pre_hooks
+    (eigen.LinearAlgebra(size="2"), "[[2,1],[1,3]]", "V2 V2 200E-2 100E-2 100E-2 300E-2")])
+def test_the_problem_is_read_as_the_model_sees_it(task, problem, words, matplotlib):
+    model = make(len(task.source), len(task.target), task.src_len, task.tgt_len)
+    figure = plot.attention(task, model, problem)
+    maps = [ax for ax in figure.axes if ax.get_title("left").startswith("layer")]
+    assert len(maps) == 8  # 2 layers of 4 heads
+    assert " ".join(label.get_text() for label in maps[-1].get_xticklabels()) == words
+    answer = model.generate(task.encode(task.collate([task.read(problem)])))[0][0, 0]
+    rows = [task.target.words[word] for word in answer if word != PAD]
+    assert [label.get_text() for label in maps[0].get_yticklabels()] == rows
+    for ax in maps:
+        weights = ax.images[0].get_array()
+        assert weights.shape == (len(rows), len(words.split()))
+        assert weights.sum(axis=1).tolist() == pytest.approx([1] * len(rows), abs=1e-5)
 
 
 # What can go wrong
@@ -129,26 +152,28 @@ def test_without_matplotlib(capsys, monkeypatch, tmp_path):
     (["curves", "none"], "none/log.jsonl: No such file"),
     (["curves", ROOT / "tests"], "No such file"),
     (["curves", RESULTS / "gcd-base2", RESULTS / "eigen-add7"], "runs of eigen and gcd"),
-    (["table", RESULTS / "gcd-base2"], "no evaluated run of eigenvalues"),
+    (["table", RESULTS / "gcd-base2"], "gcd-base2 holds no run of eigenvalues"),
+    (["table", RESULTS / "eigen-inverse2"], "eigen-inverse2 holds no run of eigenvalues"),
+    (["table", *RESULTS.glob("eigen-eigenvalues?-laplace")], "sizes 3 and 4 do not go into"),
     (["tree", "x*cos(2*x"], "'x*cos(2*x': that is not an expression"),
     (["tree", "f(x)"], "'f(x)' is not a function of x"),
     (["tree", "1/(x-x)"], "division by zero"),
-    (["attention", RESULTS / "gcd-base2", "10 32"], "there is no checkpoint"),
-    (["attention", RESULTS / "gcd-base2"], "attention: missing a required argument: 'problem'"),
-    (["tree", "x", "1"], "tree: too many positional arguments"),
+    (["tree", "x", "1"], "unrecognized arguments: 1"),
+    (["curves"], "the following arguments are required: RUN"),
+    ([], "the following arguments are required: PICTURE"),
     (["picture", "x"], "invalid choice: 'picture'")])
 def test_bad_input(argv, why, capsys, monkeypatch):
     monkeypatch.setattr(plot, "need_matplotlib", lambda: None)
     assert why in refused_by(plot.main, capsys, *argv)
 
 
-@pytest.mark.parametrize("log, why", [
-    ('{"event": "start", "task": "gcd"}\n', "holds no evaluation yet"),
-    ("", "holds no log of a run"), ("{", "holds no log of a run"), ("[]\n", "no log of a run")])
-def test_a_log_without_evaluations(log, why, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("log", [
+    '{"event": "start", "task": "gcd"}\n', "", "{", "[]\n"])
+def test_a_log_without_evaluations(log, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(plot, "need_matplotlib", lambda: None)
     (tmp_path / "log.jsonl").write_text(log)
-    assert why in refused_by(plot.main, capsys, "curves", tmp_path)
+    for picture in ("curves", "table"):
+        assert "holds no log of a run" in refused_by(plot.main, capsys, picture, tmp_path)
 
 
 def test_a_file_that_cannot_be_written(matplotlib, tmp_path, capsys):
@@ -166,21 +191,54 @@ def texts(figure):
 
 def test_curves_end_with_their_names_and_accuracies(matplotlib):
     figure = plot.curves(RESULTS / "gcd-base30", RESULTS / "gcd-base31")
-    assert {"base 30: 93.4%", "base 31: 61.2%"} <= {*texts(figure)}  # as in the README's table
+    for base in (30, 31):
+        _, evals = read_run(RESULTS / f"gcd-base{base}")
+        assert f"base {base}: {evals[-1]['accuracy']:.1%}" in texts(figure)
+        assert [[e["examples"], 100 * e["accuracy"]] for e in evals] in [
+            line.get_xydata().tolist() for line in figure.axes[0].lines]
 
 
-def test_the_curve_of_one_run_tells_the_gcd_it_learned(matplotlib):
-    """As in the README: base 31, integers up to 900, with Adam."""
+def test_the_curve_of_one_run_tells_the_gcds_it_learned(matplotlib):
+    _, evals = read_run(RESULTS / "gcd-base31-max900-adam")
     drawn = texts(plot.curves(RESULTS / "gcd-base31-max900-adam"))
-    assert {"base 31 max 900 adam: 96.5%", "2", "3, 6", "4, 12, 31, 62, 93"} <= {*drawn}
+    assert any(text.startswith("base 31 max 900 adam: ") for text in drawn)
+    gcds = [int(gcd) for text in drawn if re.fullmatch(r"\d+(, \d+)*", text)
+            for gcd in text.split(", ")]
+    assert {*evals[-1]["correct_gcds"]} <= {*gcds} and "2" in drawn
 
 
-def test_the_heat_map_is_the_table_of_the_readme(matplotlib):
-    figure = plot.table(*RESULTS.glob("eigen-eigenvalues3-*"))
-    cells = [a + b for a, b in re.findall(r" (\d+) (\(\d+\))", README.partition("trained on ")[2])]
-    drawn = texts(figure)
-    pairs = [a + b for a, b in zip(drawn, drawn[1:]) if b.startswith("(")]
-    assert pairs == cells and len(cells) == 49
+def drawn_table(*folders):
+    """{(trained on, tested on): [ours, (the talk's)]}, as drawn."""
+    ax = plot.table(*folders).axes[0]
+    rows, columns = ([label.get_text() for label in labels]
+                     for labels in (ax.get_yticklabels(), ax.get_xticklabels()))
+    cells = {}
+    for text in ax.texts:
+        x, y = (round(number) for number in text.get_position())
+        cells.setdefault((rows[y], columns[x]), []).append(text.get_text())
+    return cells
+
+
+def test_the_heat_map_is_what_the_logs_say(matplotlib):
+    cells = drawn_table(*RESULTS.glob("eigen-eigenvalues3-*"))
+    assert len(cells) == 49
+    for (row, column), (ours, talk) in cells.items():
+        _, evals = read_run(RESULTS / f"eigen-eigenvalues3-{row}")
+        assert ours == f"{100 * by_test(evals[-1])[column]:.0f}"
+        theirs = TALK["eigenvalues"]["5"][row]
+        assert talk == f"({theirs[eigen.DISTRIBUTIONS.index(column)]})"
+
+
+@pytest.mark.parametrize("result", [{"accuracy_by_dist": {"laplace": 0.5, "uniform": 0.25}}, {
+    "accuracy_by_test": {"laplace": {"1": 0.5, "10": 0.75}, "uniform": {"1": 0.25, "10": 0.5}}}])
+def test_logs_of_both_kinds_go_into_the_heat_map(result, matplotlib, tmp_path):
+    events = [{"event": "start", "task": "eigen", "op": "eigenvalues", "size": "8",
+               "train_dist": None}, {"event": "eval", "accuracy": 0.5} | result]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    cells = drawn_table(tmp_path)
+    assert cells["semicircle", "laplace"] == ["50", "(0)"]  # the talk's of 8x8
+    assert cells["semicircle", "uniform"] == ["25", "(0)"]
+    assert cells["semicircle", "gaussian"] == ["-", "(0)"]
 
 
 def test_plot_with_train(matplotlib, tmp_path, capsys):
@@ -192,15 +250,6 @@ def test_plot_with_train(matplotlib, tmp_path, capsys):
         (tmp_path / "a" / name).unlink(missing_ok=True)
         train.main([*TINY, "--out", str(tmp_path / "a"), *mode, "--plot"])
         assert (tmp_path / "a" / name).read_bytes().startswith(b"\x89PNG")
-    figure = plot.attention(tmp_path / "a", "10 32")
-    words = [label.get_text() for label in figure.axes[1].get_xticklabels()]  # head 2
-    assert " ".join(words) == "+ 1 0 + 3 2"
-    assert "--plot draws one problem" in refused_by(
-        train.main, capsys, *TINY, "--out", tmp_path / "a", "--plot", "--ask", "-")
-
-
-PAGES = {page: page.read_text() for page in [ROOT / "README.md", *(ROOT / "guide").glob("*.md")]}
-COMMANDS = re.findall(r"python plot\.py ((?:[^`\n ]| (?! ))+)", "\n".join(PAGES.values()))
 
 
 def test_the_pictures_are_there_and_shown():
@@ -211,13 +260,13 @@ def test_the_pictures_are_there_and_shown():
         assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size < 150_000
 
 
+def test_there_are_commands_to_test():
+    assert {command.split()[0] for command in COMMANDS} == {"curves", "table", "tree"}
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_commands_of_the_readme(command, tmp_path):
+def test_the_commands_of_the_pages(command, matplotlib, tmp_path):
     argv = [path for word in shlex.split(command) for path in
             (sorted(ROOT.glob(word)) if word.startswith("results/") else [word])]
-    if argv[0] == "attention":  # of a trained model, which is not here, but its command is
-        assert f"results/{Path(argv[1]).name}/" in README
-    else:
-        pytest.importorskip("matplotlib")
-        plot.main([*map(str, argv), "--plot", str(tmp_path / "picture.png")])
-        assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    plot.main([*map(str, argv), "--plot", str(tmp_path / "picture.png")])
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")

@@ -6,16 +6,16 @@
 >>> task = Derivatives()
 >>> source, target = task.batch(1, torch.Generator().manual_seed(5))
 >>> task.source.text(source[0]), task.target.text(target[0])
-('+ 5 3 x^4 + 7 4 x', '<bos> + 2 1 2 x^3 + 7 4')
+('- 4 6 x^3 + 1 0', '<bos> - 1 3 8 x^2')
 """
 
 import torch
 
+from task import Task
 from tokenizers import LinearCombinations
-from translations.translation import Translation
 
 
-class Derivatives(Translation):
+class Derivatives(Task):
     """The derivative of a polynomial of degree up to 5, with coefficients up to 99."""
 
     name, title = "derivatives", "The derivative of a polynomial"
@@ -31,7 +31,7 @@ class Derivatives(Translation):
         return polynomials, polynomials[:, :-1] * torch.arange(5, 0, -1, device=generator.device)
 
     def read(self, text):
-        """A problem that someone asks: "x^2-x-1" -> [0, 0, 0, 1, -1, -1]."""
+        """ "x^2-x-1" -> [0, 0, 0, 1, -1, -1]"""
         problem = self.source.read(text)
         if problem is None or max(map(abs, problem)) > 99:
             raise ValueError(f'{text!r}: polynomials of degree up to 5 are a problem, with '
@@ -42,7 +42,6 @@ class Derivatives(Translation):
         return self.source.show(problem)
 
     def judge(self, problem, words):
-        """The answer that the model's words are, and whether it is right."""
         answer = self.target.read(words)
         if answer is None:
             return None, False

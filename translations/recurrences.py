@@ -13,29 +13,29 @@ import re
 
 import torch
 
+from task import Task
 from tokenizers import Integers, LinearCombinations
-from translations.translation import Translation
 
 
-class Recurrences(Translation):
-    """The law of a sequence, u_n = a u_{n-1} + b u_{n-2}, from its first six terms."""
+class Recurrences(Task):
+    """The recurrence of a sequence, u_n = a u_{n-1} + b u_{n-2}, from its first six terms."""
 
-    name, title = "recurrences", "The law of a sequence"
+    name, title = "recurrences", "The recurrence of a sequence"
     source, target = Integers(10), LinearCombinations(["u_{n-1}", "u_{n-2}"])
     src_len, tgt_len = 26, 7  # terms of up to 1, 1, 3, 4, 5 and 6 digits, with their signs
 
     def sample(self, n, generator):
-        """n sequences (n, 6) and their laws, a and b (n, 2). Backward, as in integration: one draws
-        the law, and from it comes the sequence."""
+        """n sequences (n, 6), and a and b of each (n, 2). This is backward, as in integration: draw
+        the solution, a and b, and compute the problem from it."""
         def random():
             return torch.randint(-9, 10, (n, 2), generator=generator, device=generator.device)
-        laws, terms = random(), [*random().T]
+        solutions, terms = random(), [*random().T]
         while len(terms) < 6:
-            terms.append(laws[:, 0] * terms[-1] + laws[:, 1] * terms[-2])
-        return torch.stack(terms, dim=1), laws
+            terms.append(solutions[:, 0] * terms[-1] + solutions[:, 1] * terms[-2])
+        return torch.stack(terms, dim=1), solutions
 
     def read(self, text):
-        """A problem that someone asks: "1 1 2 3 5 8" -> [1, 1, 2, 3, 5, 8]."""
+        """ "1 1 2 3 5 8" -> [1, 1, 2, 3, 5, 8]"""
         terms = text.replace(",", " ").split()
         if len(terms) != 6 or not all(re.fullmatch(r"-?\d+", term) for term in terms):
             raise ValueError(f'{text!r}: six terms of a sequence are a problem, as "1 1 2 3 5 8"')
@@ -49,7 +49,7 @@ class Recurrences(Translation):
         return ", ".join(map(str, problem))
 
     def judge(self, problem, words):
-        """The answer that the model's words are, and whether it makes these terms."""
+        """Right if a and b make these terms: a sequence may have several recurrences."""
         answer = self.target.read(words)
         if answer is None:
             return None, False

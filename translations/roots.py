@@ -15,11 +15,11 @@ from functools import cached_property
 
 import torch
 
+from task import Task
 from tokenizers import Floats, LinearCombinations
-from translations.translation import Translation
 
 
-class Roots(Translation):
+class Roots(Task):
     """The two real roots of x^2+bx+c, the larger one first, in three digits."""
 
     name, title = "roots", "The roots of a quadratic polynomial"
@@ -40,7 +40,7 @@ class Roots(Translation):
         return torch.stack([torch.ones_like(b), b, c], 1), torch.stack([root - b, -root - b], 1) / 2
 
     def read(self, text):
-        """A problem that someone asks: "x^2-x-1" -> [1, -1, -1]."""
+        """ "x^2-x-1" -> [1, -1, -1]"""
         a, b, c = problem = self.source.read(text) or [0, 0, 0]
         if a != 1 or abs(b) > 99 or abs(c) > 99:
             raise ValueError(f'{text!r}: polynomials x^2+bx+c are a problem, with b and c up to 99, '
@@ -53,7 +53,7 @@ class Roots(Translation):
         return self.source.show(problem)
 
     def judge(self, problem, words):
-        """The roots that the model's words are, and whether both are right, each within 5%."""
+        """Right if both roots are, each within 5%."""
         number = r"([+-]\d+E-?\d+)"
         match = re.fullmatch(2 * number, words.replace(" ", ""))
         if not match:

@@ -11,11 +11,11 @@
 
 import torch
 
+from task import Task
 from tokenizers import Integers
-from translations.translation import Translation
 
 
-class Sums(Translation):
+class Sums(Task):
     """The sum of two integers of up to five digits: + 7 + 9 is translated into + 1 6."""
 
     name, title = "sums", "The sum of two integers"
@@ -28,8 +28,12 @@ class Sums(Translation):
         pairs = (100_000 ** exponent).long()
         return pairs, pairs.sum(dim=1, keepdim=True)
 
+    def identity(self, problems):
+        """7+9 is 9+7."""
+        return problems.sort(dim=1).values
+
     def read(self, text):
-        """A problem that someone asks: "7 9" -> [7, 9]."""
+        """ "7 9" -> [7, 9]"""
         numbers = text.replace("+", " ").split()
         if len(numbers) != 2 or not all(n.isdecimal() and 0 < int(n) < 100_000 for n in numbers):
             raise ValueError(f'{text!r}: two integers from 1 to 99999 are a problem, as "7 9"')
@@ -39,6 +43,5 @@ class Sums(Translation):
         return "{}+{}".format(*problem)
 
     def judge(self, problem, words):
-        """The answer that the model's words are, and whether it is right."""
         answer = self.target.read(words)
         return answer, answer == sum(problem)

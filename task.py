@@ -1,0 +1,265 @@
+"""What every experiment does in the same way: hold out, batch, translate, judge, report, answer.
+
+Slide: "Mathematics as a translation task: three steps". An experiment is a subclass of Task, and any
+two of them read as the same poem. One says
+
+    name, title             of the run's folder, of its report
+    source, target          the vocabularies of problems and of solutions        (tokenizers.py)
+    src_len, tgt_len        the most words of a problem, and of a solution with its <eos>
+    sample(n, generator)    n problems and their solutions                 I.   generate
+    read(text)              a problem, from what a person writes           II.  represent
+    show(problem)           and back
+    judge(problem, words)   the model's answer, and whether it is right    III. train, and judge
+
+and may override the rest, as GCD does with `findings`: what else there is to say about a model.
+translations/sums.py is the shortest of all.
+
+>>> from translations.sums import Sums
+>>> source, target = Sums().batch(1, torch.Generator().manual_seed(4))
+>>> Sums.source.text(source[0]), Sums.target.text(target[0])
+('+ 6 2 8 + 6 2 4', '<bos> + 1 2 5 2')
+"""
+
+import argparse
+import json
+import math
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from tokenizers import as_target
+
+HELD_OUT = 10  # one problem in this many is held out for testing
+TALK = json.loads((Path(__file__).parent / "results" / "talk.json").read_text())  # its numbers
+
+
+def held_out(rows):
+    """Which problems, rows of numbers (n, k), are held out for testing: a tenth of all, (n,) bool.
+
+    A hash of the numbers decides. So the same problems are held out in every run, and none of them
+    is ever trained on.
+    """
+    if rows.is_floating_point():
+        rows = (rows + 0.0).view(torch.int64)  # their bits; + 0.0 makes 0 of -0
+    powers = 0x2545F4914F6CDD1D ** torch.arange(1, rows.size(1) + 1, device=rows.device)
+    x = (rows * powers).sum(dim=1)  # int64 wraps around, as a hash may
+    x = (x ^ (x >> 32)) * 0x1B873593CC9E2D51
+    return (x >> 33) % HELD_OUT == 0
+
+
+class Task:
+    """An experiment as train.py sees it."""
+
+    scales = {  # what each --scale sets
+        "laptop": dict(dim=128, heads=4, enc_layers=1, dec_layers=1, batch_size=128, epochs=6,
+                       epoch_size=100_000, lr=2e-3, warmup=500, test_size=2000),
+        "talk": dict(dim=512, heads=8, enc_layers=4, dec_layers=4, batch_size=256, epochs=20,
+                     lr=1e-4, warmup=4000, test_size=10_000),
+    }
+    test_flags = set()  # flags that are about tests alone: they may change from call to call
+
+    @staticmethod
+    def add_arguments(add):
+        """Declare the flags of the task; each becomes an attribute of it. add: argparse's."""
+
+    @classmethod
+    def defaults(cls):
+        """{flag: default}"""
+        parser = argparse.ArgumentParser()
+        cls.add_arguments(parser.add_argument)
+        test_size = cls.scales["laptop"]["test_size"]
+        return vars(parser.parse_args([])) | {"test_size": test_size, "device": "cpu"}
+
+    def __init__(self, **flags):
+        """Flags by their names, as GCD(base=31). What makes no sense is a ValueError."""
+        defaults = self.defaults()
+        if unknown := flags.keys() - defaults.keys():
+            raise TypeError(f"{type(self).__name__} has no {', '.join(sorted(unknown))}")
+        vars(self).update(defaults | flags)
+
+    # Step I and II: examples
+
+    def identity(self, problems):
+        """What makes two problems the same, as rows of numbers. Of 7+9 and 9+7, neither may be in
+        training where the other is held out."""
+        return problems
+
+    def draw(self, n, generator, testing=False):
+        """n problems and solutions: of those held out for testing, or of all the others."""
+        problems, solutions = self.sample(n, generator)
+        while len(todo := (held_out(self.identity(problems)) != testing).nonzero().flatten()):
+            problems[todo], solutions[todo] = self.sample(len(todo), generator)
+        return problems, solutions
+
+    collate = staticmethod(torch.tensor)  # a list of problems -> problems as they are drawn
+
+    def encode(self, problems):
+        """Problems -> their words, a LongTensor (n, <= src_len)."""
+        return self.source.encode(problems)
+
+    def batch(self, n, generator):
+        """n problems and solutions as padded LongTensors: (n, <= src_len), (n, <= tgt_len + 1)."""
+        problems, solutions = self.draw(n, generator)
+        return self.encode(problems), as_target(self.target.encode(solutions))
+
+    @cached_property
+    def tests(self):
+        """{name: problems}, all held out, the same in every run."""
+        generator = torch.Generator().manual_seed(2023)
+        return {"new problems": self.draw(self.test_size, generator, testing=True)[0]}
+
+    def prepare(self):
+        """Make what training needs; train.py calls it once, before the first step."""
+        self.tests
+
+    # Step III: judge
+
+    def translate(self, model, problems, beam=1):
+        """The model's translations, best first: LongTensor (n, beam, tgt_len)."""
+        return model.generate(self.encode(problems).to(self.device), beam)[0]
+
+    def grade(self, problems, tokens):
+        """Whether the best translation of each problem is right, (n,) bool, and what it says.
+
+        tokens (n, beam, tgt_len) are the translations. The second value is for `findings`.
+        """
+        best = [self.target.text(row) for row in tokens[:, 0].tolist()]
+        judged = [self.judge(*pair) for pair in zip(problems.tolist(), best)]
+        return (torch.tensor([right for _, right in judged]),
+                [words if answer is None else answer for words, (answer, _) in zip(best, judged)])
+
+    def evaluate(self, model, beams=(1,), final=False):
+        """Accuracy on each test with each beam size, and the findings.
+
+        "accuracy" is that on the first test with the first beam size, the only one before the end.
+        """
+        graded = {test: {str(beam): self.grade(problems, self.translate(model, problems, beam))
+                         for beam in (beams if final else beams[:1])}
+                  for test, problems in self.tests.items()}
+        accuracy = {test: {beam: right.double().mean().item() for beam, (right, _) in by.items()}
+                    for test, by in graded.items()}
+        first = next(iter(accuracy.values()))[str(beams[0])]
+        return {"accuracy": first, "accuracy_by_test": accuracy} | self.findings(
+            model, graded, final)
+
+    def findings(self, model, graded, final):
+        """What else is said about a model: plain data for the log, of which `explain` makes text.
+        graded: {test: {beam: what `grade` returned}}. Here, five answers, and five wrong ones."""
+        if not final:
+            return {}
+        (test, problems), = self.tests.items()
+        right, answers = next(iter(graded[test].values()))
+        rows = [[self.show(problem), str(answer), ok] for problem, answer, ok
+                in zip(problems.tolist(), answers, right.tolist())]
+        return {"some": rows[:5] + [row for row in rows[5:] if not row[2]][:5]}
+
+    # What it says
+
+    def headline(self, result):
+        """One evaluation in a few words, for the progress lines."""
+        accuracies = by_test(result)
+        return ", ".join(f"{test if len(accuracies) > 1 else 'accuracy'} {accuracy:.1%}"
+                         for test, accuracy in accuracies.items())
+
+    def report(self, evals):
+        """What was learned, for a person: from all the evaluations of a run, the last one final."""
+        last = evals[-1]
+        tests = last["accuracy_by_test"]
+        beams = list(next(iter(tests.values())))
+        lines = [f"{self.title}:", f"what a transformer learned from {last['examples']:,} examples",
+                 ""]
+        if len(beams) == len(tests) == 1:
+            lines.append(f"Accuracy on new problems: {last['accuracy']:.1%}")
+        else:
+            lines += [f"Accuracy on new problems{'':<8}"
+                      + "".join(f"{'beam ' + beam:>10}" for beam in beams)]
+            lines += [f"    {test:<28}" + "".join(f"{by[beam]:>10.1%}" for beam in beams)
+                      for test, by in tests.items()]
+        return "\n".join([*lines, *self.explain(evals)])
+
+    def explain(self, evals):
+        """The findings as lines of text."""
+        some = evals[-1]["some"]
+        wide, wider = (max(len(row[column]) for row in some) for column in (0, 1))
+        return ["", "Some of them, and the first that it gets wrong:", "",
+                *(f"  {problem:<{wide}}  =>  {answer:<{wider}}  {'right' if ok else 'wrong'}"
+                  for problem, answer, ok in some)]
+
+    def question(self, problem):
+        """A problem that was asked; where there is one true solution, with it."""
+        return self.show(problem)
+
+    def ask(self, text, model, beam=1):
+        """The model's answers to a problem as a person writes it, best first, each judged;
+        ValueError if it is none."""
+        problem = self.read(text)
+        words = self.encode(self.collate([problem]))
+        tokens, logps = model.generate(words.to(self.device), beam)
+        lines = [f"{self.question(problem)}; the model says, best first:"]
+        for row, logp in zip(tokens[0].tolist(), logps[0].tolist()):
+            if logp > -math.inf:
+                words = self.target.text(row)
+                answer, right = self.judge(problem, words)
+                lines.append(f"  {'right' if right else 'wrong'}  "
+                             f"{words if answer is None else answer}"
+                             f"  (probability {math.exp(logp):.2g})")
+        return "\n".join(lines)
+
+
+# Runs, and commands
+
+
+def evaluations(log):
+    return [event for event in log if event["event"] == "eval"]
+
+
+def by_test(result):
+    """{test: accuracy} of an evaluation, with the first beam size. (An old log may have just that.)"""
+    return result.get("accuracy_by_dist") or {
+        test: next(iter(by_beam.values())) for test, by_beam in result["accuracy_by_test"].items()}
+
+
+def read_run(folder):
+    """-> the first event of a run's log, which has its flags, and its evaluations."""
+    try:
+        start, *log = map(json.loads, (Path(folder) / "log.jsonl").read_text().splitlines())
+        if start["task"] and evaluations(log):
+            return start, evaluations(log)
+    except (ValueError, LookupError, TypeError):
+        pass
+    raise ValueError(f"{folder} holds no log of a run with an evaluation")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, but that what is wrong is said in one line, with exit status 2."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}\n")
+
+    def call(self, function, *args):
+        """function(*args); what a user got wrong is said in one line."""
+        try:
+            return function(*args)
+        except ValueError as error:
+            self.error(error)
+        except OSError as error:
+            self.error(f"{error.filename or 'output'}: {error.strerror}")
+
+
+def make_commands(examples, table):
+    """The commands of a module that generates: without any, it prints examples; "table RUN..."
+    prints runs beside the talk's table. -> the parser, and where it takes further commands."""
+    parser = Parser(description=f"Without a command: {examples.__doc__.splitlines()[0]}")
+    parser.set_defaults(command=lambda args: examples())
+    commands = parser.add_subparsers(metavar="COMMAND")
+    command = commands.add_parser("table", help="several runs beside the talk's table")
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run")
+    command.set_defaults(command=lambda args: print("\n".join(table(args.runs))))
+    return parser, commands
+
+
+def run_command(parser, argv=None):
+    """Do what the command line says."""
+    args = parser.parse_args(argv)
+    parser.call(args.command, args)
