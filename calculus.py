@@ -537,15 +537,10 @@ def parse(text):
 
 
 def to_sympy(e):
-    """An expression -> SymPy's; Undefined where a power would keep SymPy, which multiplies out
-    what it can, busy for hours."""
+    """An expression -> SymPy's (and parse(str(s)) is the way back); Undefined where a power would
+    keep SymPy, which multiplies out what it can, busy for hours."""
     import sympy  # takes half a second: only where it is needed
     text = infix(e)
     if any(int(p) > LARGEST_POWER for p in re.findall(r"\*\*\(?(\d+)", text)):
         raise Undefined("too large a power")
     return sympy.sympify(text)
-
-
-def from_sympy(s):
-    """SymPy's expression -> ours; ValueError if it has a function that ours do not have."""
-    return parse(str(s))

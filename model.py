@@ -64,25 +64,19 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))
 
 
-class FeedForward(nn.Sequential):
+def feed_forward(dim):
     """Two layers at each position by itself (Vaswani et al., section 3.3)."""
-
-    def __init__(self, dim):
-        super().__init__(nn.Linear(dim, 4 * dim), nn.ReLU(), nn.Linear(4 * dim, dim))
+    return nn.Sequential(nn.Linear(dim, 4 * dim), nn.ReLU(), nn.Linear(4 * dim, dim))
 
 
 class EncoderLayer(nn.Module):
-    """x + attention(norm(x)), then x + feed-forward(norm(x)).
-
-    With the norm before each block, gradients have a direct path to every layer, and the model
-    learns faster: GCD in base 30, with Adam, gets to 87.7% in an epoch, and to 87.0% with the norm
-    after each block.
-    """
+    """x + attention(norm(x)), then x + feed-forward(norm(x)): with the norm before each block,
+    gradients have a direct path to every layer, and the model learns faster."""
 
     def __init__(self, dim, heads):
         super().__init__()
         self.norm1, self.attention = nn.LayerNorm(dim), Attention(dim, heads)
-        self.norm2, self.feed_forward = nn.LayerNorm(dim), FeedForward(dim)
+        self.norm2, self.feed_forward = nn.LayerNorm(dim), feed_forward(dim)
 
     def forward(self, x, mask):
         h = self.norm1(x)
@@ -97,7 +91,7 @@ class DecoderLayer(nn.Module):
         super().__init__()
         self.norm1, self.attention = nn.LayerNorm(dim), Attention(dim, heads)
         self.norm2, self.cross_attention = nn.LayerNorm(dim), Attention(dim, heads)
-        self.norm3, self.feed_forward = nn.LayerNorm(dim), FeedForward(dim)
+        self.norm3, self.feed_forward = nn.LayerNorm(dim), feed_forward(dim)
 
     def forward(self, x, past, causal_mask, memory, memory_mask):
         """past: the keys and values of the words before x, None if there are none. memory: those of
@@ -184,13 +178,11 @@ class Transformer(nn.Module):
         FloatTensor (n, beam), -inf where there are fewer translations than that. chunk: how many
         translations are searched for at a time; problems of similar lengths go together.
         """
-        lengths = (src != self.pad).sum(dim=1)
-        order = lengths.argsort(stable=True)
-        parts = [self.beam_search(src[rows, : lengths[rows].max()], beam)
-                 for rows in order.split(max(1, chunk // beam))]
-        tokens, logp = (torch.cat(part) for part in zip(*parts))
-        back = order.argsort()
-        return tokens[back], logp[back]
+        lengths, order = (src != self.pad).sum(dim=1).sort(stable=True)
+        parts = [self.beam_search(src[rows, : longest[-1]], beam) for rows, longest in zip(
+            order.split(max(1, chunk // beam)), lengths.split(max(1, chunk // beam)))]
+        tokens, logp = (torch.cat(part)[order.argsort()] for part in zip(*parts))
+        return tokens, logp
 
     def beam_search(self, src, beam):
         """Keep the `beam` likeliest beginnings, grow each by a word; beam 1 is greedy decoding.

@@ -42,9 +42,9 @@ def held_out(rows):
     """
     if rows.is_floating_point():
         rows = (rows + 0.0).view(torch.int64)  # their bits; + 0.0 makes 0 of -0
-    powers = 0x2545F4914F6CDD1D ** torch.arange(1, rows.size(1) + 1, device=rows.device)
-    x = (rows * powers).sum(dim=1)  # int64 wraps around, as a hash may
-    x = (x ^ (x >> 32)) * 0x1B873593CC9E2D51
+    places = 0x2545F4914F6CDD1D ** torch.arange(1, rows.size(1) + 1, device=rows.device)
+    x = (rows * places).sum(dim=1)  # another number for each place; int64 wraps around
+    x = (x ^ (x >> 32)) * 0x1B873593CC9E2D51  # now each bit depends on many
     return (x >> 33) % HELD_OUT == 0
 
 
@@ -76,13 +76,13 @@ class Task:
         defaults = self.defaults()
         if unknown := flags.keys() - defaults.keys():
             raise TypeError(f"{type(self).__name__} has no {', '.join(sorted(unknown))}")
-        vars(self).update(defaults | flags)
+        vars(self).update(defaults | flags)  # --base becomes self.base
 
     # Step I and II: examples
 
     def identity(self, problems):
-        """What makes two problems the same, as rows of numbers. Of 7+9 and 9+7, neither may be in
-        training where the other is held out."""
+        """Rows of numbers, equal for problems that are the same: of 7+9 and 9+7, both are held out,
+        or neither is."""
         return problems
 
     def draw(self, n, generator, testing=False):
@@ -92,7 +92,7 @@ class Task:
             problems[todo], solutions[todo] = self.sample(len(todo), generator)
         return problems, solutions
 
-    collate = staticmethod(torch.tensor)  # a list of problems -> problems as they are drawn
+    collate = staticmethod(torch.tensor)  # [[7, 9]] -> tensor([[7, 9]]): as problems are drawn
 
     def encode(self, problems):
         """Problems -> their words, a LongTensor (n, <= src_len)."""
@@ -111,7 +111,7 @@ class Task:
 
     def prepare(self):
         """Make what training needs; train.py calls it once, before the first step."""
-        self.tests
+        self.tests  # drawn now, and kept
 
     # Step III: judge
 
@@ -122,7 +122,8 @@ class Task:
     def grade(self, problems, tokens):
         """Whether the best translation of each problem is right, (n,) bool, and what it says.
 
-        tokens (n, beam, tgt_len) are the translations. The second value is for `findings`.
+        tokens (n, beam, tgt_len) are the translations. What comes second is for `findings` alone:
+        here the answers as text, in other tasks errors or verdicts.
         """
         best = [self.target.text(row) for row in tokens[:, 0].tolist()]
         judged = [self.judge(*pair) for pair in zip(problems.tolist(), best)]
@@ -134,21 +135,23 @@ class Task:
 
         "accuracy" is that on the first test with the first beam size, the only one before the end.
         """
-        graded = {test: {str(beam): self.grade(problems, self.translate(model, problems, beam))
-                         for beam in (beams if final else beams[:1])}
-                  for test, problems in self.tests.items()}
-        accuracy = {test: {beam: right.double().mean().item() for beam, (right, _) in by.items()}
-                    for test, by in graded.items()}
-        first = next(iter(accuracy.values()))[str(beams[0])]
-        return {"accuracy": first, "accuracy_by_test": accuracy} | self.findings(
-            model, graded, final)
+        graded, accuracy = {}, {}
+        for test, problems in self.tests.items():
+            graded[test], accuracy[test] = {}, {}
+            for beam in beams if final else beams[:1]:
+                right, said = self.grade(problems, self.translate(model, problems, beam))
+                graded[test][str(beam)] = right, said
+                accuracy[test][str(beam)] = right.double().mean().item()
+        result = {"accuracy_by_test": accuracy}
+        result["accuracy"] = next(iter(by_test(result).values()))
+        return result | self.findings(model, graded, final)
 
     def findings(self, model, graded, final):
         """What else is said about a model: plain data for the log, of which `explain` makes text.
         graded: {test: {beam: what `grade` returned}}. Here, five answers, and five wrong ones."""
         if not final:
             return {}
-        (test, problems), = self.tests.items()
+        test, problems = next(iter(self.tests.items()))
         right, answers = next(iter(graded[test].values()))
         rows = [[self.show(problem), str(answer), ok] for problem, answer, ok
                 in zip(problems.tolist(), answers, right.tolist())]
@@ -172,7 +175,7 @@ class Task:
         if len(beams) == len(tests) == 1:
             lines.append(f"Accuracy on new problems: {last['accuracy']:.1%}")
         else:
-            lines += [f"Accuracy on new problems{'':<8}"
+            lines += ["Accuracy on new problems        "
                       + "".join(f"{'beam ' + beam:>10}" for beam in beams)]
             lines += [f"    {test:<28}" + "".join(f"{by[beam]:>10.1%}" for beam in beams)
                       for test, by in tests.items()]
@@ -194,8 +197,8 @@ class Task:
         """The model's answers to a problem as a person writes it, best first, each judged;
         ValueError if it is none."""
         problem = self.read(text)
-        words = self.encode(self.collate([problem]))
-        tokens, logps = model.generate(words.to(self.device), beam)
+        src = self.encode(self.collate([problem])).to(self.device)
+        tokens, logps = model.generate(src, beam)
         lines = [f"{self.question(problem)}; the model says, best first:"]
         for row, logp in zip(tokens[0].tolist(), logps[0].tolist()):
             if logp > -math.inf:

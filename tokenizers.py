@@ -18,6 +18,7 @@ solution. <pad> fills the shorter rows of a batch, so that all rows have one len
 
 import math
 import re
+from functools import reduce
 from itertools import product, takewhile
 
 import torch
@@ -37,7 +38,7 @@ class Vocabulary:
         return len(self.words)
 
     def text(self, tokens):
-        """A row of word numbers -> its words, up to <eos> or padding, separated by spaces."""
+        """A row of word numbers, list or tensor -> its words, up to <eos> or padding, as text."""
         return " ".join(self.words[i] for i in takewhile(lambda i: i not in (PAD, EOS), tokens))
 
     def ids(self, text):
@@ -67,8 +68,8 @@ def as_target(tokens):
 class Integers(Vocabulary):
     """Integers as a sign and digits in a base, most significant first: 10 is + 1 0.
 
-    extra: further words, which are no digits. Slide "Maths as translation: learning GCD"; paper:
-    Charton, arXiv 2308.15594, section 2.
+    A digit is one word, so in base 31, 901 is + 29 2. extra: further words, which are no digits.
+    Slide "Maths as translation: learning GCD"; paper: Charton, arXiv 2308.15594, section 2.
     """
 
     def __init__(self, base, extra=()):
@@ -113,7 +114,7 @@ class Integers(Vocabulary):
         value, limit = torch.zeros_like(tokens[:, 0]), torch.iinfo(torch.int64).max
         for column in range(1, tokens.size(1)):
             here, d = running[:, column], digit[:, column]
-            valid &= ~here | (value <= (limit - d) // self.base)
+            valid &= ~here | (value <= (limit - d) // self.base)  # or it is beyond int64
             value = torch.where(here & valid, value * self.base + d, value)
         value = torch.where(tokens[:, 0] == self.minus, -value, value)
         return value.masked_fill(~valid, 0), valid
@@ -124,19 +125,19 @@ class Integers(Vocabulary):
 
     def read(self, text):
         """Words -> the int, or None where they are not one: '+ 1 0' -> 10, '1 +' -> None."""
-        words = text.split()
-        if not words or not self.number.keys() >= {*words}:
+        sign, *words = text.split() or [""]
+        digits = [self.number.get(word, PAD) - self.zero for word in words]
+        if sign not in ("+", "-") or not digits or not all(0 <= d < self.base for d in digits):
             return None
-        (value,), (valid,) = self.decode(torch.tensor([self.ids(text)]))
-        return value.item() if valid else None
+        size = reduce(lambda n, digit: n * self.base + digit, digits)
+        return -size if sign == "-" else size
 
 
 class LinearCombinations(Integers):
-    """Sums of integers times symbols: with the symbols x^2, x and "", which stands for 1,
-    x^2-x-1 is + 1 x^2 - 1 x - 1.
+    """Sums of integers times symbols: x^2-x-1 is + 1 x^2 - 1 x - 1.
 
-    A symbol comes before those it begins with: x^2, x, "". Slide "Mathematics as a translation
-    task".
+    Here the symbols are x^2, x and "", which stands for 1. A symbol must come before those that it
+    begins with, as x^2 does before x. Slide "Mathematics as a translation task".
     """
 
     def __init__(self, symbols):
@@ -179,11 +180,10 @@ class Floats(Vocabulary):
                                 b1999  314 E-2         signed mantissa, exponent
                                 fp15   314E-2          all in one word
 
-    What can be written is zero, and numbers whose size is from 10^low to just under 10^high. Any
-    other number becomes the nearest of these: a tiny one 0 or 10^low, a huge one, infinity too, the
-    largest. Slide "Linear algebra with transformers"; paper: Charton, arXiv 2112.01898, section 3.1.
-
-    extra: further words, such as the dimensions of matrices.
+    What can be written is zero, and sizes from 10^low to just under 10^high. Any other number
+    becomes the nearest of these: a tiny one 0 or 10^low, a huge one, infinity too, the largest.
+    extra: further words, such as the dimensions of matrices. Slide "Linear algebra with
+    transformers"; paper: Charton, arXiv 2112.01898, section 3.1.
     """
 
     def __init__(self, encoding, low, high, extra=(), device="cpu"):
@@ -195,14 +195,14 @@ class Floats(Vocabulary):
         self.spelling = torch.tensor([*map(self.ids, spelled)], device=device)
         self.encoding, self.width = encoding, self.spelling.size(1)  # words per number
 
-        # To write x, take the last of the sizes whose `first`, the least float rounded to it, is <= x.
+        # To write: `first` is the smallest float that is rounded to each size but zero.
         real = dict(dtype=torch.float64, device=device)
         halfway = [float(f"{m}5e{e - 1}") for m, e in sizes[1:-1]]  # from each size to the next
         first = [x if float(f"{x:.2e}") > x else math.nextafter(x, math.inf) for x in halfway]
         self.sizes = torch.tensor([float(f"{m}e{e}") for m, e in sizes], **real)
         self.first = torch.tensor([float(f"5e{low - 1}"), *first], **real)
 
-        # To read, take any word in each place: so -0 and 007 are numbers too.
+        # To read: each place may hold any word that ever stands there. So -0 is a number too.
         places = map(set, zip(*map(str.split, spelled)))
         readable = [" ".join(words) for words in product(*places)]
         codes = self.code(torch.tensor([*map(self.ids, readable)], device=device))
@@ -220,7 +220,7 @@ class Floats(Vocabulary):
                 "fp15": f"{mantissa}E{exponent}"}[encoding]
 
     def code(self, words):
-        """(..., width) word numbers -> one int64 for each sequence of them."""
+        """(..., width) word numbers -> one int64 that stands for all words of a number."""
         return (words * len(self) ** torch.arange(self.width, device=words.device)).sum(dim=-1)
 
     def nearest(self, x):

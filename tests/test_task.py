@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import task as task_file
-from task import HELD_OUT, Parser, Task, held_out, read_run
+from task import HELD_OUT, Parser, Task, held_out, make_commands, read_run, run_command
 from tokenizers import EOS, Integers
 
 
@@ -41,7 +41,8 @@ class Squares(Task):
 
 
 class Squarer:
-    """A "model" whose k-th translation is the square plus k - 1: beam search finds it first."""
+    """A "model" whose k-th translation of n is n^2 + k - 1, so the best is right; but of `wrong`
+    ones it is n^2 + k, unless the beam is wider than 1. Probabilities are 1, 1/e, 1/e^2, ..."""
 
     def __init__(self, task, wrong=()):
         self.task, self.wrong = task, wrong
@@ -51,7 +52,7 @@ class Squarer:
         for i, row in enumerate(src):
             n = self.task.source.read(self.task.source.text(row))
             for k in range(beam):
-                words = self.task.target.write(n**2 + k + (n in self.wrong))
+                words = self.task.target.write(n**2 + k + (beam == 1 and n in self.wrong))
                 ids = self.task.target.ids(words) + [EOS]
                 tokens[i, k, : len(ids)] = torch.tensor(ids)
         return tokens, -torch.arange(beam).float().expand(len(src), -1)
@@ -86,9 +87,26 @@ def test_a_tenth_is_held_out_and_never_trained_on():
 def test_floats_are_held_out_by_their_bits():
     rows = torch.rand(50_000, 3, generator=rng(), dtype=torch.float64)
     assert held_out(rows).double().mean().item() == pytest.approx(0.1, abs=0.008)
-    zeros = torch.tensor([[0.0, 2.5]] * 2 + [[1.0, 0.0]] * 2, dtype=torch.float64)
-    minus = torch.tensor([[-0.0, 2.5]] * 2 + [[1.0, -0.0]] * 2, dtype=torch.float64)
-    assert held_out(zeros).equal(held_out(minus))
+    zero, minus = rows.clone(), rows.clone()
+    zero[:, 1], minus[:, 1] = 0.0, -0.0
+    assert held_out(zero).equal(held_out(minus))
+    assert not held_out(rows).equal(held_out(rows.nextafter(rows + 1)))
+
+
+def test_two_ways_to_write_a_problem_are_held_out_together():
+    """As -12 and 12 have one square, a task can say that they are one problem."""
+    class Absolute(Squares):
+        def sample(self, n, generator):
+            numbers = torch.randint(-99, 100, (n, 1), generator=generator)
+            return numbers, numbers**2
+
+        def identity(self, problems):
+            return problems.abs()
+
+    task = Absolute(test_size=500)
+    tests = {abs(n) for n in task.tests["new problems"].flatten().tolist()}
+    trained = {abs(n) for n in task.draw(5000, rng())[0].flatten().tolist()}
+    assert not tests & trained and tests | trained == {*range(100)}
 
 
 def test_a_batch_is_words_of_problems_and_solutions():
@@ -110,8 +128,10 @@ def test_accuracy_is_the_share_of_best_translations_that_are_right():
     share = sum(n not in wrong for n in numbers) / 400
     result = task.evaluate(Squarer(task, wrong), beams=[1, 3], final=True)
     assert result["accuracy"] == share
-    assert result["accuracy_by_test"] == {"new problems": {"1": share, "3": share}}
+    assert result["accuracy_by_test"] == {"new problems": {"1": share, "3": 1}}
     assert json.loads(json.dumps(result)) == result
+    report = task.report([{"examples": 1} | result])
+    assert ["new", "problems", f"{share:.1%}", "100.0%"] in map(str.split, report.splitlines())
     before = task.evaluate(Squarer(task, wrong), beams=[1, 3])
     assert before == {"accuracy": share, "accuracy_by_test": {"new problems": {"1": share}}}
 
@@ -161,6 +181,24 @@ def test_a_log_is_read(tmp_path):
         (tmp_path / "log.jsonl").write_text(text)
         with pytest.raises(ValueError, match="holds no log of a run"):
             read_run(tmp_path)
+
+
+def test_a_run_that_is_not_there_is_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        Parser(prog="it.py").call(read_run, tmp_path / "gone")
+    line = f"it.py: {tmp_path / 'gone' / 'log.jsonl'}: No such file or directory\n"
+    assert capsys.readouterr().err == line
+
+
+def test_a_module_prints_examples_or_a_table(capsys):
+    def examples():
+        """A few examples."""
+        print("7+9")
+
+    parser, _ = make_commands(examples, lambda runs: [f"{len(runs)} runs", runs[0].name])
+    run_command(parser, [])
+    run_command(parser, ["table", "runs/a", "runs/b"])
+    assert capsys.readouterr().out == "7+9\n2 runs\na\n"
 
 
 @pytest.mark.parametrize("error, line", [

@@ -5,7 +5,6 @@ import doctest
 import importlib
 import random
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +20,6 @@ from translations.roots import Roots
 from translations.sums import Sums
 
 ALL = [Sums, Derivatives, Roots, Recurrences]
-ROOT = Path(train.__file__).parent
 
 
 def drawn(task, n=300, seed=0):

@@ -35,16 +35,17 @@ class Roots(Task):
         def random():
             return torch.randint(-99, 100, (n,), generator=generator, device=generator.device)
         b, c = random(), random()
-        c = torch.where(b * b < 4 * c, -c, c)  # now the roots are real
+        c = torch.where(b * b < 4 * c, -c, c)  # so b^2 - 4c is not negative
         root = (b * b - 4 * c).double().sqrt()
-        return torch.stack([torch.ones_like(b), b, c], 1), torch.stack([root - b, -root - b], 1) / 2
+        problems = torch.stack([torch.ones_like(b), b, c], dim=1)
+        return problems, torch.stack([root - b, -root - b], dim=1) / 2
 
     def read(self, text):
         """ "x^2-x-1" -> [1, -1, -1]"""
         a, b, c = problem = self.source.read(text) or [0, 0, 0]
         if a != 1 or abs(b) > 99 or abs(c) > 99:
-            raise ValueError(f'{text!r}: polynomials x^2+bx+c are a problem, with b and c up to 99, '
-                             'as "x^2-x-1"')
+            raise ValueError(f'{text!r}: polynomials x^2+bx+c are a problem, with b and c up to '
+                             '99, as "x^2-x-1"')
         if b * b < 4 * c:
             raise ValueError(f"{text!r} has no real roots")
         return problem
