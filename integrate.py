@@ -43,7 +43,6 @@ from task import HELD_OUT, TALK, Task, make_commands, read_run, run_command
 from tokenizers import Expressions, as_target, read_prefix
 
 WORDS = 512  # no problem or solution is longer
-gc.set_threshold(100_000)  # less searching for garbage: backward takes a third less time
 
 # Random functions (paper, section 2.3 and appendix C). Each word stands in its list as often as its
 # weight in the published code says.
@@ -237,6 +236,7 @@ def draw_examples(kind, part, max_ops, known, attempts):
     solution "" as yet. What by parts learns stays here: so no process depends on others."""
     pairs, known = {}, dict(known)
     generate = partial(by_parts, known=known) if kind == "ibp" else GENERATORS[kind]
+    gc.disable()  # to look for garbage would take 13% of the time; `forget` does so once in a while
     for i in attempts:
         try:
             f, F = generate(max_ops, random.Random(f"{kind} {part} {max_ops} {i}"))
@@ -245,6 +245,7 @@ def draw_examples(kind, part, max_ops, known, attempts):
                 pairs.setdefault(problem, solution)
         except Undefined:
             pass
+    gc.enable()
     forget()
     return pairs
 
@@ -497,7 +498,7 @@ class Integration(Task):
     def findings(self, model, graded, final):
         """How many hypotheses got which verdict."""
         return {"verdicts": {
-            test: {beam: Counter(said for verdicts in judged for said in verdicts or ["wrong"])
+            test: {beam: dict(Counter(said for all in judged for said in all or ["wrong"]))
                    for beam, (_, judged) in by.items()}
             for test, by in graded.items()}} if final else {}
 

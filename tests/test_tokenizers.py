@@ -6,11 +6,10 @@ import random
 import re
 
 import pytest
-import sympy
 import torch
 
 import tokenizers
-from tokenizers import BOS, EOS, PAD, SPECIAL, Floats, Integers, LinearCombinations, as_target, pack
+from tokenizers import BOS, EOS, PAD, SPECIAL, Floats, Integers, as_target, pack
 
 
 def test_the_talks_examples():
@@ -110,37 +109,6 @@ def test_words_of_no_vocabulary_are_no_integer(text):
 
 def test_the_example_in_the_docstring():
     assert doctest.testmod(tokenizers) == (0, 6)
-
-
-# Linear combinations
-
-
-def test_the_talks_polynomial():
-    words = LinearCombinations(["x^2", "x", ""])
-    assert words.text(words.encode(torch.tensor([[1, -1, -1]]))[0]) == "+ 1 x^2 - 1 x - 1"
-    assert words.show([1, -1, -1]) == "x^2-x-1" and words.show([0, 0, 0]) == "0"
-    rules = LinearCombinations(["u_{n-1}", "u_{n-2}"])
-    assert rules.show([1, 1]) == "u_{n-1}+u_{n-2}"
-    assert rules.show([-11, 12]) == "-11u_{n-1}+12u_{n-2}"
-
-
-@pytest.mark.parametrize("symbols", [["x^2", "x", ""], ["u_{n-1}", "u_{n-2}"]])
-def test_combinations_are_read_as_written(symbols):
-    """In the words of a batch and as one writes by hand; SymPy reads the latter in the same way."""
-    words = LinearCombinations(symbols)
-    rows = torch.randint(-12, 13, (500, len(symbols))) * torch.randint(2, (500, len(symbols)))
-    rows = rows[rows.any(dim=1)]
-    for row, tokens in zip(rows.tolist(), words.encode(rows)):
-        assert words.read(words.text(tokens)) == row == words.read(words.show(row))
-        if symbols[-1] == "":
-            text = re.sub(r"(\d)x", r"\1*x", words.show(row)).replace("^", "**")
-            assert sympy.Poly(text, sympy.Symbol("x")) == sympy.Poly(row, sympy.Symbol("x"))
-
-
-@pytest.mark.parametrize("text", ["", "+", "- -", "x^3", "2y", "x x", "x 2", "1 -", "x^2 +", "1.5x",
-                                  "<eos>", "x^2^2"])
-def test_what_is_no_combination_is_none(text):
-    assert LinearCombinations(["x^2", "x", ""]).read(text) is None
 
 
 # Real numbers

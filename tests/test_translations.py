@@ -4,6 +4,7 @@ problem is ever trained on, and what is asked can be written as one does by hand
 import doctest
 import importlib
 import random
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 import train
 from task import HELD_OUT, Task, held_out
 from tokenizers import Integers
+from translations.combinations import LinearCombinations
 from translations.derivatives import Derivatives
 from translations.recurrences import Recurrences
 from translations.roots import Roots
@@ -110,6 +112,37 @@ def test_garbage_is_wrong_and_no_exception(task):
         words = " ".join(rng.choices(task.target.words, k=rng.randrange(task.tgt_len)))
         text, right = task.judge(problem, words)
         assert not right and (text is None or text != "")
+
+
+# Linear combinations
+
+
+def test_the_talks_polynomial():
+    words = LinearCombinations(["x^2", "x", ""])
+    assert words.text(words.encode(torch.tensor([[1, -1, -1]]))[0]) == "+ 1 x^2 - 1 x - 1"
+    assert words.show([1, -1, -1]) == "x^2-x-1" and words.show([0, 0, 0]) == "0"
+    rules = LinearCombinations(["u_{n-1}", "u_{n-2}"])
+    assert rules.show([1, 1]) == "u_{n-1}+u_{n-2}"
+    assert rules.show([-11, 12]) == "-11u_{n-1}+12u_{n-2}"
+
+
+@pytest.mark.parametrize("symbols", [["x^2", "x", ""], ["u_{n-1}", "u_{n-2}"]])
+def test_combinations_are_read_as_written(symbols):
+    """In the words of a batch and as one writes by hand; SymPy reads the latter in the same way."""
+    words = LinearCombinations(symbols)
+    rows = torch.randint(-12, 13, (500, len(symbols))) * torch.randint(2, (500, len(symbols)))
+    rows = rows[rows.any(dim=1)]
+    for row, tokens in zip(rows.tolist(), words.encode(rows)):
+        assert words.read(words.text(tokens)) == row == words.read(words.show(row))
+        if symbols[-1] == "":
+            text = re.sub(r"(\d)x", r"\1*x", words.show(row)).replace("^", "**")
+            assert sympy.Poly(text, sympy.Symbol("x")) == sympy.Poly(row, sympy.Symbol("x"))
+
+
+@pytest.mark.parametrize("text", ["", "+", "- -", "x^3", "2y", "x x", "x 2", "1 -", "x^2 +", "1.5x",
+                                  "<eos>", "x^2^2"])
+def test_what_is_no_combination_is_none(text):
+    assert LinearCombinations(["x^2", "x", ""]).read(text) is None
 
 
 # Problems
@@ -209,7 +242,7 @@ def test_a_task_of_your_own_needs_one_line_in_train(tmp_path, monkeypatch, capsy
     assert "2*21; the model says, best first:\n  right  42  (" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["sums", "derivatives", "roots", "recurrences"])
+@pytest.mark.parametrize("name", ["sums", "combinations", "derivatives", "roots", "recurrences"])
 def test_the_example_in_the_docstring(name):
     module = importlib.import_module(f"translations.{name}")
-    assert doctest.testmod(module) == (0, 3)
+    assert doctest.testmod(module) == (0, 2 if name == "combinations" else 3)

@@ -12,7 +12,7 @@
 import torch
 
 from task import Task
-from tokenizers import LinearCombinations
+from translations.combinations import LinearCombinations
 
 
 class Derivatives(Task):

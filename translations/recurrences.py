@@ -14,7 +14,8 @@ import re
 import torch
 
 from task import Task
-from tokenizers import Integers, LinearCombinations
+from tokenizers import Integers
+from translations.combinations import LinearCombinations
 
 
 class Recurrences(Task):

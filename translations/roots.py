@@ -16,7 +16,8 @@ from functools import cached_property
 import torch
 
 from task import Task
-from tokenizers import Floats, LinearCombinations
+from tokenizers import Floats
+from translations.combinations import LinearCombinations
 
 
 class Roots(Task):
