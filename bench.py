@@ -80,7 +80,7 @@ class MatrixProducts(TorchDispatchMode):
 def make_training(flags, reference=False):
     """-> args, task, model, optimizers: what train.train_epoch takes."""
     args, task, _ = train.read_flags(flags.split())
-    torch.manual_seed(args.seed)
+    torch.manual_seed(train.make_seed(args.seed))
     model = Reference(args, task) if reference else train.make_model(args, task, None)
     return args, task, model.to(args.device), train.make_optimizers(args, model)
 

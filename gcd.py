@@ -167,7 +167,7 @@ class GCD(Task):
         most = 6 / math.pi**2 * math.prod(1 / (1 - p**-2) for p in primes)
         return [
             f"GCDs it gets right at least {LEARNED:.0%} of the time, of 1 to {GCDS}: {len(gcds)}",
-            listed("    ", gcds), "",
+            listed("    ", gcds or ["none"]), "",
             "For pairs of GCD k, the answer it gives most often, f(k), and how often (* = right):",
             "", prediction_table(predictions), "",
             "Does it compute GCDs? Not if it follows the talk's three rules. Then it recognises the",
@@ -200,9 +200,8 @@ def primes_of(n):
 
 
 def listed(heading, items):
-    """A heading and items, or "none", wrapped."""
-    text = heading + (", ".join(map(str, items)) or "none")
-    return textwrap.fill(text, width=96, subsequent_indent="    ")
+    """A heading and items, wrapped."""
+    return textwrap.fill(heading + ", ".join(map(str, items)), 96, subsequent_indent="    ")
 
 
 def prediction_table(predictions):
@@ -219,10 +218,10 @@ def prediction_table(predictions):
 
 
 def beyond_the_base(predictions, base):
-    """The primes that do not divide the base, and yet divide a GCD k that is told from others: its
-    pairs are answered k, and no pair is answered k whose GCD is no multiple of k."""
-    told = [k for k, (f, _) in predictions.items() if f == k
-            and all(j % k == 0 for j, (g, _) in predictions.items() if g == k)]
+    """The primes that do not divide the base, and yet divide a GCD k that is told from others:
+    pairs of GCD k are answered k, and no pair whose GCD is no multiple of k."""
+    wrong = {f for j, (f, _) in predictions.items() if f and j % f}
+    told = {k for k, (f, _) in predictions.items() if f == k} - wrong
     return sorted({p for k in told for p in primes_of(k) if base % p})
 
 
@@ -252,19 +251,17 @@ def rules(predictions, base, evals):
     if others:
         yield listed("    Exceptions: ", others)
     if grokked:
-        def epoch(p):
-            return next((e["epoch"] for e in evals if p in e["correct_gcds"]), "not yet 95%")
+        epochs = {p: event["epoch"] for event in reversed(evals) for p in event["correct_gcds"]}
         yield listed("    Grokked, and the epoch in which each was learned: ",
-                     (f"{p} ({epoch(p)})" for p in grokked))
+                     (f"{p} ({epochs.get(p, 'not yet 95%')})" for p in grokked))
 
-    largest = {k: max((d for d in correct if k % d == 0), default=None) for k in predictions}
-    broken = [k for k, (f, _) in predictions.items() if f != largest[k]]
+    largest = {k: max((d for d in correct if k % d == 0), default="a divisor") for k in predictions}
+    broken = [f"f({k}) = {f}, not {largest[k]}" for k, (f, _) in predictions.items()
+              if f != largest[k]]
     yield (f"{letter}3  f(k) is the largest correct prediction that divides k: for "
            f"{len(predictions) - len(broken)} of {len(predictions)} GCDs k.")
     if broken:
-        yield listed("    Exceptions: ", (f"f({k}) = {predictions[k][0]}"
-                     + (f", not {largest[k]}" if largest[k] else " (no right divisor)")
-                     for k in broken))
+        yield listed("    Exceptions: ", broken)
 
 
 # Commands

@@ -55,10 +55,10 @@ BINARY = ["add"] * 10 + ["sub"] * 3 + ["mul"] * 10 + ["div"] * 5
 
 @cache
 def trees(n):
-    """How many shapes of trees n operators can make, n >= 1: those with one branch below the root,
-    and then also with two, of which the left one has 0, at most 1, ... at most n - 1 operators."""
-    total = [1] + [trees(i)[-1] for i in range(1, n)]
-    return list(accumulate([total[n - 1], *(total[i] * total[n - 1 - i] for i in range(n))]))
+    """How many shapes of trees have n operators, n >= 1: with one branch below the root; also with
+    two and no operator in the left one; also with two and at most 1, ..., n - 1 in the left one."""
+    shapes = [1] + [trees(i)[-1] for i in range(1, n)]
+    return [*accumulate([shapes[n - 1], *(shapes[i] * shapes[n - 1 - i] for i in range(n))])]
 
 
 def draw_tree(n, rng):
@@ -100,13 +100,13 @@ def forward(max_ops, rng):
 def by_parts(max_ops, rng, known):
     """IBP: draw F and G; where the integral of f G is known, that of F g is F G minus it."""
     F, G = draw_function(max_ops, rng), draw_function(min(4, max_ops), rng)
-    rest = scale(known_integral(known, expand(derivative(F), G)), -1)
+    rest = scale(known.integral(expand(derivative(F), G)), -1)
     problem = multiply(F, derivative(G))
     solutions = [without_constants(add(FG, rest)) for FG in (multiply(F, G), expand(F, G))]
     solution = min(solutions, key=lambda e: len(prefix(e)))
     if not problem or not solution:
         raise Undefined("a constant")
-    learn(known, problem, solution)
+    known.learn(problem, solution)
     return problem, solution
 
 
@@ -115,20 +115,29 @@ def expand(a, b):
     return add(*(multiply({p: c}, {q: d}) for p, c in a.items() for q, d in b.items()))
 
 
-def learn(known, f, F):
-    """Add to a table of known integrals, in which f is found up to a factor."""
-    c, f = content_and_rest(f)
-    known.setdefault(prefix(f), (c, prefix(F)))
+class KnownIntegrals:
+    """Integrals of functions, which are found again up to a factor, and in sums term by term."""
 
+    def __init__(self, pairs=(), table=()):
+        self.table = dict(table)
+        for f, F in dict(pairs).items():
+            self.learn(from_prefix(f), from_prefix(F))
+            forget()
 
-def known_integral(known, f):
-    """The integral of f, if need be term by term; Undefined if it is not known."""
-    c, rest = content_and_rest(f) if f else (1, f)
-    if found := known.get(prefix(rest)):
-        return scale(from_prefix(found[1]), Fraction(c) / found[0])
-    if len(f) == 1:
-        raise Undefined("not a known integral")
-    return add(*(known_integral(known, {term: a}) for term, a in f.items()))
+    def learn(self, f, F):
+        c, f = content_and_rest(f)
+        self.table.setdefault(prefix(f), (c, prefix(F)))
+
+    def integral(self, f):
+        """The integral of f, or Undefined."""
+        if not f:
+            return f
+        c, rest = content_and_rest(f)
+        if found := self.table.get(prefix(rest)):
+            return scale(from_prefix(found[1]), Fraction(c) / found[0])
+        if len(f) == 1:
+            raise Undefined("not a known integral")
+        return add(*(self.integral({term: a}) for term, a in f.items()))
 
 
 class OutOfTime(BaseException):
@@ -159,34 +168,33 @@ def load_sympy():
     """SymPy. It loads most of itself when it is first asked, which shall not count as its time."""
     import sympy
     for f in ("x*exp(x)", "log(x)/x", "sin(x)^2", "1/(x^2+1)", "sqrt(1-x^2)", "exp(sin(x))"):
-        sympy.integrate(f, meijerg=False, heurisch=False)
+        sympy.integrate(f, heurisch=False, meijerg=False)
     return sympy
 
 
 def sympy_integral(problem, seconds=0.1, heurisch=False, meijerg=False):
     """The elementary integral that SymPy finds in so many seconds, or ""; both are texts.
 
-    In ten times as many it finds one in twenty more. heurisch and meijerg, two of its methods, take
-    most of its time and find one in twenty that the others do not.
+    In ten times as many it finds one in twenty more. So do heurisch and meijerg, two methods of its
+    integrate that take most of the time.
     """
     sympy = load_sympy()
-    for name in ("_integral_cache", "_parts_u_cache"):  # what it left there when interrupted
+    for name in ("_integral_cache", "_parts_u_cache"):  # notes on what was not finished in time
         getattr(sys.modules["sympy.integrals.manualintegrate"], name, {}).clear()
     try:
         f = from_prefix(problem)
         ask = partial(sympy.integrate, heurisch=heurisch, meijerg=meijerg)
-        F = in_time(seconds, ask, to_sympy(f), sympy.Symbol("x")).replace(
-            sympy.Piecewise,  # as acosh(x) where 1 < x, and i asin(x) elsewhere: the real one
-            lambda *pieces: next(piece for piece, _ in pieces if not piece.has(sympy.I)))
-        F = without_constants(parse(str(F)))
+        answer = in_time(seconds, ask, to_sympy(f), sympy.Symbol("x")) or sympy.nan
+        answer = answer.replace(sympy.Piecewise, lambda *pieces: next(  # the one that is real
+            piece for piece, _ in pieces if not piece.has(sympy.I)))
+        F = without_constants(parse(str(answer)))
         return prefix(F) if same(f, derivative(F)) else ""  # SymPy errs
-    except Exception:  # its own errors are of all classes
+    except Exception:  # those of SymPy are of all classes; a ValueError of parse, as of nan
         return ""
 
 
-POINTS = [mpmath.mpf(x) / 100 for x in (
-    -910, -493, -389, -310, -226, -167, -131, -97, -71, -42, -18, 7, 29, 53, 83, 96, 128, 171, 214,
-    279, 347, 412, 491, 730, 1310, 5170)]
+POINTS = [mpmath.mpf(x) / 100 for x in (-910, -493, -389, -310, -226, -167, -131, -97, -71, -42,
+          -18, 7, 29, 53, 83, 96, 128, 171, 214, 279, 347, 412, 491, 730, 1310, 5170)]
 
 
 def same(f, g):
@@ -217,7 +225,7 @@ def value(e, z):
 # Many examples, {problem: solution}, both texts
 
 GENERATORS = {"bwd": backward, "fwd": forward, "ibp": by_parts}
-ATTEMPTS = {"bwd": (20_000, 500), "fwd": (1000, 250), "ibp": (100_000, 5000)}  # a block, a job
+ATTEMPTS = {"bwd": (50_000, 1000), "fwd": (1000, 250), "ibp": (100_000, 5000)}  # a block, a job
 KNOWN = 100_000  # backward examples: the known integrals that integration by parts begins with
 
 
@@ -233,9 +241,10 @@ def fits(f, F, max_words):
 
 def draw_examples(kind, part, max_ops, known, attempts):
     """What a range of attempts makes, each drawn from a seed of its own. Forward problems have the
-    solution "" as yet. What by parts learns stays here: so no process depends on others."""
-    pairs, known = {}, dict(known)
-    generate = partial(by_parts, known=known) if kind == "ibp" else GENERATORS[kind]
+    solution "" as yet. What by_parts learns is forgotten: no range depends on another."""
+    pairs, generate = {}, GENERATORS[kind]
+    if kind == "ibp":
+        generate = partial(by_parts, known=KnownIntegrals(table=known.table))
     gc.disable()  # to look for garbage would take 13% of the time; `forget` does so once in a while
     for i in attempts:
         try:
@@ -248,15 +257,6 @@ def draw_examples(kind, part, max_ops, known, attempts):
     gc.enable()
     forget()
     return pairs
-
-
-def known_integrals(pairs):
-    """The table of known integrals that examples make."""
-    known = {}
-    for f, F in pairs.items():
-        learn(known, from_prefix(f), from_prefix(F))
-        forget()
-    return known
 
 
 # Sets of examples: a text file each, in the published format, "1|sub Y' f <tab> F". It only grows,
@@ -282,7 +282,7 @@ def make_set(kind, part, max_ops, size, workers, max_words=WORDS):
     are no more. The same for any number of workers, but for what SymPy solves just in time."""
     path = DATA / f"{kind}-{part}-ops{max_ops}-{CODE:08x}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    pairs, seen, known = {}, set(), {}
+    pairs, seen, known = {}, set(), None
     with open(path, "a+", newline="\n") as file:  # "a": what is written comes at the end
         file.seek(0)
         *blocks, torn = file.read().split(END)
@@ -292,7 +292,7 @@ def make_set(kind, part, max_ops, size, workers, max_words=WORDS):
             if number == len(blocks):
                 print(f"{path}: {len(pairs):,} of {size:,} examples", flush=True)
                 if kind == "ibp" and not known:
-                    known = known_integrals(make_set("bwd", "train", max_ops, KNOWN, workers))
+                    known = KnownIntegrals(make_set("bwd", "train", max_ops, KNOWN, workers))
                 end = file.seek(0, 2)
                 blocks.append(make_block(kind, part, max_ops, number, workers, seen, known))
                 if file.seek(0, 2) > end:
@@ -319,16 +319,12 @@ def make_block(kind, part, max_ops, number, workers, seen, known):
         load_sympy()
         pairs = dict(zip(pairs, parallel(sympy_integral, pairs, workers)))
     head = f"# {kind} {part}, up to {max_ops} operators, made by code {CODE:08x}\n"
-    return head * (number == 0) + "".join("# " * (not F) + write_line(f, F)
+    return head * (number == 0) + "".join(("1" if F else "# 1") + f"|sub Y' {f}\t{F}\n"
                                           for f, F in pairs.items())
 
 
-def write_line(f, F):
-    return f"1|sub Y' {f}\t{F}\n"
-
-
 def read_line(line):
-    """A line of this form, or without what comes before f -> f, F"""
+    """A line of such a file, or the same without what comes before f -> f, F"""
     f, _, F = line.rstrip("\n").partition("\t")
     return f[f.find("|") + 1 :].removeprefix("sub Y' "), F
 
@@ -345,17 +341,16 @@ def read_file(path, size, max_words):
                     pairs.setdefault(f, F)
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not a file of text") from None
-    print(f"{path}: {len(pairs):,} examples; skipped: {skipped:,} lines that are malformed or of "
-          f"more than {max_words} words", flush=True)
+    print(f"{path}: {len(pairs):,} examples; {skipped:,} lines are malformed or too long, skipped")
     return pairs
 
 
 def kinds_of(data):
-    """"bwd+ibp" -> ["bwd", "ibp"]; a file's name -> [it]."""
-    kinds = data.split("+")
-    if not set(kinds) <= GENERATORS.keys() and not Path(data).is_file():
-        raise ValueError(f"{data}: neither fwd, bwd, ibp or several, as bwd+ibp, nor a file")
-    return kinds if set(kinds) <= GENERATORS.keys() else [data]
+    """"bwd+ibp" -> ["bwd", "ibp"]; each may be a file."""
+    for kind in data.split("+"):
+        if kind not in GENERATORS and not Path(kind).is_file():
+            raise ValueError(f"{kind}: neither fwd, bwd or ibp, nor a file")
+    return data.split("+")
 
 
 # Step III, judge: is F' = f?
@@ -403,7 +398,7 @@ class Integration(Task):
     @staticmethod
     def add_arguments(add):
         add("--train-data", default="bwd", metavar="DATA",
-            help="fwd, bwd, ibp, several of them, as bwd+ibp, or a file")
+            help="fwd, bwd, ibp, a file, or several of them, as bwd+ibp")
         add("--test-data", nargs="+", metavar="DATA",
             help="the same, for tests; if not given, as the training data")
         add("--max-ops", type=int, default=5, help="operators in a random function")
@@ -414,9 +409,8 @@ class Integration(Task):
     def __init__(self, **flags):
         super().__init__(**flags)
         for flag in ("max_ops", "max_words", "examples", "workers"):
-            if getattr(self, flag) < 1:
-                raise ValueError(f"--{flag.replace('_', '-')} {getattr(self, flag)}: it can be 1 "
-                                 "or more")
+            if (n := getattr(self, flag)) < 1:
+                raise ValueError(f"--{flag.replace('_', '-')} {n}: it can be 1 or more")
         kinds = kinds_of(self.train_data)
         self.test_data = self.test_data or kinds
         all(map(kinds_of, self.test_data))  # refuses what is none
@@ -426,7 +420,7 @@ class Integration(Task):
                              + [f"ops{self.max_ops}"] * (self.max_ops != 5))
 
     def load(self, data, part, size):
-        """So many examples of each kind that data names, or of its file."""
+        """So many examples of each kind, or file, that data names."""
         pairs = {}
         for kind in kinds_of(data):
             pairs |= (make_set(kind, part, self.max_ops, size, self.workers, self.max_words)
@@ -503,13 +497,13 @@ class Integration(Task):
             for test, by in graded.items()}} if final else {}
 
     def explain(self, evals):
-        yield from ["", "A problem is solved if one of so many hypotheses, the beam, is right: its",
-                    "derivative was proved to be the problem, by the normal form of both, or verified",
-                    "to be, by values at points. Of the hypotheses, down to the right one:", ""]
+        yield ("\nA problem is solved if one of so many hypotheses, the beam, is right: if its\n"
+               "derivative was proved to be the problem, by the normal form, or verified, by its\n"
+               "values at points. Of the hypotheses, down to the right one:\n")
         for test, by in evals[-1]["verdicts"].items():
             for beam, counts in by.items():
-                yield f"    {test}, beam {beam}: " + ", ".join(
-                    f"{n} {said}" for said, n in sorted(counts.items()))
+                told = ", ".join(f"{n} {said}" for said, n in sorted(counts.items()))
+                yield f"    {test}, beam {beam}: {told}"
 
 
 def pad(rows):
@@ -538,51 +532,51 @@ def table(runs):
 
 def examples():
     """Ten short examples of each kind: functions and their integrals."""
-    show, known = Integration().show, known_integrals(
-        draw_examples("bwd", "train", 5, {}, range(8000)))
+    show = Integration().show
+    known = KnownIntegrals(draw_examples("bwd", "train", 5, None, range(8000)))
     for kind in ("fwd", "bwd", "ibp"):
         pairs = draw_examples(kind, "train", 5, known, range(1000)).items()
         solved = ((show(f), F or sympy_integral(f, 0.5)) for f, F in pairs if 8 < len(show(f)) < 45)
         short = ((f, show(F)) for f, F in solved if F and len(show(F)) < 50)
-        print(GENERATORS[kind].__doc__, *(f"    {f:<46}{F}" for f, F in islice(short, 10)), "",
-              sep="\n")
+        print("\n".join([GENERATORS[kind].__doc__, *(f"    {f:<46}{F}" for f, F
+                                                     in islice(short, 10)), ""]))
 
 
 def make_file(args):
     """make a file of examples, in the published format"""
     pairs = make_set(args.kind, "train", args.max_ops, args.examples, args.workers, args.max_words)
-    args.file.write_text("".join(write_line(*pair) for pair in pairs.items()))
+    args.file.write_text("".join(f"1|sub Y' {f}\t{F}\n" for f, F in pairs.items()))
 
 
 def sympy_row(args):
     """the share of the test problems that SymPy solves, with all its methods"""
     ask = partial(sympy_integral, seconds=args.seconds, heurisch=None, meijerg=None)
-    for kind in args.kinds:
-        problems = Integration(max_ops=args.max_ops, max_words=args.max_words, workers=args.workers
-                               ).load(kind, "test", args.test_size)
-        solutions = dict(zip(problems, parallel(ask, problems, args.workers)))
-        unsolved = [infix(from_prefix(f)) for f, F in solutions.items() if not F]
-        print(f"{kind}: SymPy solves {1 - len(unsolved) / len(problems):.1%} of {len(problems)} "
-              f"problems in {args.seconds} s each", flush=True)
-        if args.unsolved:
-            with open(args.unsolved, "a") as file:
-                file.writelines(f"{f}\n" for f in unsolved)
+    task = Integration(max_ops=args.max_ops, max_words=args.max_words, workers=args.workers)
+    with open(args.unsolved, "w") as file:
+        for kind in args.kinds:
+            problems = task.load(kind, "test", args.test_size)
+            solutions = zip(problems, parallel(ask, problems, args.workers))
+            unsolved = [infix(from_prefix(f)) for f, F in solutions if not F]
+            print(f"{kind}: SymPy solves {1 - len(unsolved) / len(problems):.1%} of "
+                  f"{len(problems)} problems in {args.seconds} s each", flush=True)
+            file.writelines(f"{f}\n" for f in unsolved)
 
 
 def main(argv=None):
     parser, commands = make_commands(examples, table)
-    make = commands.add_parser("make", help=make_file.__doc__)
-    make.set_defaults(command=make_file)
-    make.add_argument("kind", choices=GENERATORS)
-    make.add_argument("file", type=Path)
-    row = commands.add_parser("sympy", help=sympy_row.__doc__)
-    row.set_defaults(command=sympy_row)
-    row.add_argument("kinds", nargs="+", choices=GENERATORS)
-    row.add_argument("--test-size", type=int, default=100, help="problems of each kind")
-    row.add_argument("--seconds", type=int, default=30, help="processor time for each")
-    row.add_argument("--unsolved", metavar="FILE", help="to which problems left are appended")
-    for command in (make, row):
-        Integration.add_arguments(command.add_argument)
+    for name, function in [("make", make_file), ("sympy", sympy_row)]:
+        command = commands.add_parser(name, help=function.__doc__)
+        command.set_defaults(command=function)
+        add = command.add_argument
+        if name == "make":
+            add("kind", choices=GENERATORS)
+            add("file", type=Path)
+        else:
+            add("kinds", nargs="+", choices=GENERATORS)
+            add("--test-size", type=int, default=100, help="problems of each kind")
+            add("--seconds", type=int, default=30, help="processor time for each")
+            add("--unsolved", default=os.devnull, help="a file for the problems that are left")
+        Integration.add_arguments(add)
     run_command(parser, argv)
 
 

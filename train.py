@@ -48,8 +48,9 @@ def learning_rate(step, total, peak, warmup):
     return peak * min(step / warmup, 0.5 + 0.5 * math.cos(math.pi * step / total))
 
 
-def batch_seed(*numbers):
-    """The seed of one batch of one process: a run taken up again sees the batches it would have."""
+def make_seed(*numbers):
+    """One number of several, as --seed, process and step: so each batch has a seed of its own, and
+    a run taken up again sees the batches that it would have seen."""
     return random.Random(repr(numbers)).getrandbits(63)
 
 
@@ -90,7 +91,7 @@ def train_epoch(args, task, model, optimizers, epoch, steps):
     loss_sum, begin, shown = 0.0, time.perf_counter(), time.perf_counter()
     for done in range(1, steps + 1):
         step = (epoch - 1) * steps + done
-        generator.manual_seed(batch_seed(args.seed, RANK, step))
+        generator.manual_seed(make_seed(args.seed, RANK, step))
         src, tgt = (t.to(args.device) for t in task.batch(args.batch_size, generator))
         lr = learning_rate(step, args.epochs * steps, args.lr, args.warmup)
         loss_sum = loss_sum + train_step(model, optimizers, src, tgt, lr)
@@ -207,12 +208,11 @@ def config_of(args):
     return {name: value for name, value in vars(args).items() if name not in call}
 
 
-def number(kind, low=0, high=math.inf):
-    """The argparse type of an int or float above low and below high."""
+def positive(kind):
+    """The argparse type of an int or float above 0."""
     def parse(text):
-        if not low < kind(text) < high:
-            below = f" and below {high}" * (high < math.inf)
-            raise argparse.ArgumentTypeError(f"{text} is not above {low}{below}")
+        if not 0 < kind(text) < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
         return kind(text)
     parse.__name__ = kind.__name__  # argparse's "invalid int value"
     return parse
@@ -245,24 +245,24 @@ def make_parser(task, scale):
     add("--task", choices=TASKS, help="which experiment; --task X --help: its flags")
     add("--scale", choices=task.scales if task else ["laptop", "talk"], default="laptop",
         help="sets defaults: for a laptop, or as on the slides; a flag given by hand wins")
-    add("--epochs", type=number(int), help="epochs to train")
-    add("--epoch-size", type=number(int), default=300_000, help="examples in an epoch")
-    add("--batch-size", type=number(int), help="examples in a step, on each process")
+    add("--epochs", type=positive(int), help="epochs to train")
+    add("--epoch-size", type=positive(int), default=300_000, help="examples in an epoch")
+    add("--batch-size", type=positive(int), help="examples in a step, on each process")
     add("--optimizer", choices=["adam", "muon"], default="adam",
         help="muon: for the matrices inside the layers, and adam for the rest")
-    add("--lr", type=number(float), help="peak learning rate")
-    add("--warmup", type=number(int), help="steps in which the learning rate rises to its peak")
-    add("--dim", type=number(int), help="width of the transformer")
-    add("--heads", type=number(int), help="attention heads")
-    add("--enc-layers", type=number(int), help="encoder layers")
-    add("--dec-layers", type=number(int), help="decoder layers")
-    add("--word-std", type=number(float),
+    add("--lr", type=positive(float), help="peak learning rate")
+    add("--warmup", type=positive(int), help="steps in which the learning rate rises to its peak")
+    add("--dim", type=positive(int), help="width of the transformer")
+    add("--heads", type=positive(int), help="attention heads")
+    add("--enc-layers", type=positive(int), help="encoder layers")
+    add("--dec-layers", type=positive(int), help="decoder layers")
+    add("--word-std", type=positive(float),
         help="deviation of the words' embeddings at the start; if not given, 1 / sqrt(dim)")
-    add("--seed", type=number(int, -1, 2**63), default=1, help="the same seed, the same numbers")
+    add("--seed", type=int, default=1, help="the same seed, the same numbers")
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto",
         help="auto takes CUDA if it is there")
-    add("--beam", type=number(int), nargs="+", default=[1], help="beam sizes to evaluate")
-    add("--test-size", type=number(int), help="held-out test examples")
+    add("--beam", type=positive(int), nargs="+", default=[1], help="beam sizes to evaluate")
+    add("--test-size", type=positive(int), help="held-out test examples")
     add("--out", type=Path, help="the run's folder; if not given, runs/<task and main flags>")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--resume", action="store_true", help="go on from the last whole epoch")
@@ -350,7 +350,7 @@ def check_memory(args, task):
 
 def make_model(args, task, checkpoint):
     """The model of these flags, with the checkpoint's weights if there is one."""
-    torch.manual_seed(args.seed)
+    torch.manual_seed(make_seed(args.seed))
     model = Transformer(len(task.source), len(task.target), task.src_len, task.tgt_len, args.dim,
                         args.heads, args.enc_layers, args.dec_layers, PAD, BOS, EOS, args.word_std)
     if checkpoint:

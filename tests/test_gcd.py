@@ -253,13 +253,13 @@ def test_a_default_answer_is_not_grokked():
     assert text.startswith("R1") and "rokked" not in text
 
 
-def test_a_gcd_without_a_right_divisor_breaks_r3_and_is_said_to_have_none():
+def test_a_gcd_without_a_right_divisor_breaks_r3():
     """Where even 1 is predicted wrong, 5 has no right divisor."""
     predictions = {1: (3, 1.0), 5: (7, 1.0), 2: (2, 1.0), 6: (3, 1.0)}
     *_, r3, exceptions = gcd.rules(predictions, 10, [])
     assert "for 1 of 4" in r3
     assert " ".join(exceptions.split()).split(": ")[1] == (
-        "f(1) = 3 (no right divisor), f(5) = 7 (no right divisor), f(6) = 3, not 2")
+        "f(1) = 3, not a divisor, f(5) = 7, not a divisor, f(6) = 3, not 2")
 
 
 def test_r1_counts_the_pairs_that_disagree():

@@ -25,9 +25,9 @@ import calculus
 import integrate
 import train
 from calculus import Undefined, add, from_prefix, parse, prefix, to_sympy, without_constants
-from integrate import (GENERATORS, Integration, OutOfTime, backward, by_parts, draw_examples,
-                       draw_tree, in_time, is_held_out, judge_beam, known_integral,
-                       known_integrals, make_set, parallel, same, sympy_integral, trees, verdict)
+from integrate import (GENERATORS, Integration, KnownIntegrals, OutOfTime, draw_examples, draw_tree,
+                       in_time, is_held_out, judge_beam, make_set,
+                       parallel, same, sympy_integral, trees, verdict)
 from task import Task
 from tokenizers import BOS, EOS, Expressions, read_prefix
 
@@ -51,9 +51,9 @@ def test_docstring():
     assert result.attempted > 0 and result.failed == 0
 
 
-def some(kind, n, max_ops=8, known=()):
+def some(kind, n, max_ops=8, known=None):
     """[(f, F), ...] as texts."""
-    pairs = draw_examples(kind, "train", max_ops, dict(known), range(20 * n))
+    pairs = draw_examples(kind, "train", max_ops, known, range(20 * n))
     assert len(pairs) >= n
     return [*pairs.items()][:n]
 
@@ -145,17 +145,17 @@ def test_forward():
 
 
 def test_by_parts():
-    known = known_integrals(dict(some("bwd", 800, max_ops=4)))
+    known = KnownIntegrals(some("bwd", 800, max_ops=4))
     pairs = some("ibp", 60, max_ops=4, known=known)
     assert sum(is_integral(to_sympy(from_prefix(f)), to_sympy(from_prefix(F)))
                for f, F in pairs) >= 50
 
 
 def test_known_integrals_are_found_up_to_a_factor_and_in_sums():
-    known = known_integrals({"cos x": "sin x", "mul INT+ 2 x": "pow x INT+ 2"})
-    assert known_integral(known, parse("3*cos(x) - x/2")) == parse("3*sin(x) - x^2/4")
+    known = KnownIntegrals([("cos x", "sin x"), ("mul INT+ 2 x", "pow x INT+ 2")])
+    assert known.integral(parse("3*cos(x) - x/2")) == parse("3*sin(x) - x^2/4")
     with pytest.raises(Undefined):
-        known_integral(known, parse("cos(x) + tan(x)"))
+        known.integral(parse("cos(x) + tan(x)"))
 
 
 # Worker processes
@@ -382,7 +382,9 @@ def test_files_of_anyone(tmp_path, capsys):
                     "1|sub Y' cos x\tsin x\n" f"{'sin ' * 50}x\tx\n")
     pairs = integrate.read_file(path, 100, 40)
     assert [*pairs] == ["cos x", "INT+ 2", "ln x"]
-    assert "3 examples; skipped: 4 lines" in capsys.readouterr().out
+    assert "3 examples; 4 lines are malformed or too long, skipped" in capsys.readouterr().out
+    both = small_task(train_data=f"bwd+{path}").load(f"bwd+{path}", "train", 2)
+    assert len(both) == 4
     assert len(small_task(train_data=str(path)).load(str(path), "train", 2)) == 2
 
 
@@ -646,7 +648,7 @@ def test_the_table_of_several_runs(done, capsys):
     (["--workers", "0"], "--workers 0"),
     (["--max-ops", "0"], "--max-ops 0"),
     (["--train-data", "nowhere"], "nowhere: neither"),
-    (["--train-data", "bwd+nowhere"], "bwd+nowhere: neither"),
+    (["--train-data", "bwd+nowhere"], "nowhere: neither"),
     (["--test-data", "EMPTY"], "holds no examples"),
     (["--train-data", "OTHER"], "holds no examples"),
     (["--train-data", "BINARY"], "is not a file of text"),
