@@ -355,7 +355,7 @@ def kinds_of(data):
 
 # Step III, judge: is F' = f?
 
-RIGHT = {"proved", "verified"}  # of the verdicts
+RIGHT_VERDICTS = {"proved", "verified"}
 
 
 def verdict(problem, text):
@@ -375,7 +375,7 @@ def judge_beam(item):
     verdicts = []
     for text in item[1]:
         verdicts.append(verdict(item[0], text))
-        if verdicts[-1] in RIGHT:
+        if verdicts[-1] in RIGHT_VERDICTS:
             break
     forget()
     return verdicts
@@ -479,7 +479,7 @@ class Integration(Task):
     def judge(self, problem, words):
         said = verdict(problem, words)
         try:
-            return None if said == "malformed" else self.show(words), said in RIGHT
+            return None if said == "malformed" else self.show(words), said in RIGHT_VERDICTS
         except Undefined:
             return None, False
 
@@ -487,7 +487,7 @@ class Integration(Task):
         """A problem is solved if one of the beam's hypotheses is right. Then, the verdicts."""
         texts = [[*filter(None, map(self.target.text, beam))] for beam in tokens.tolist()]
         verdicts = [*parallel(partial(in_time, 20, judge_beam), zip(problems, texts), self.workers)]
-        return torch.tensor([bool(RIGHT & {*(said or ())}) for said in verdicts]), verdicts
+        return torch.tensor([bool(RIGHT_VERDICTS & {*(said or ())}) for said in verdicts]), verdicts
 
     def findings(self, model, graded, final):
         """How many hypotheses got which verdict."""

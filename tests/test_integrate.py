@@ -459,14 +459,14 @@ def test_all_words_of_random_functions_are_words_of_the_vocabulary():
     ("asin(4*x - 17)", "(4*x-17)*asin(4*x-17)/4 - sqrt(1 - (4*x-17)^2)/4", False),
 ])
 def test_the_judge(f, F, right):
-    assert (verdict(prefix(parse(f)), prefix(parse(F))) in integrate.RIGHT) is right
+    assert (verdict(prefix(parse(f)), prefix(parse(F))) in integrate.RIGHT_VERDICTS) is right
 
 
 def test_the_judge_on_its_own_problems():
     """All references are right; none is when it is a hundredth off."""
     off = 0
     for f, F in some("bwd", 150, max_ops=10):
-        assert verdict(f, F) in integrate.RIGHT, (f, F)
+        assert verdict(f, F) in integrate.RIGHT_VERDICTS, (f, F)
         g = from_prefix(f)
         if not same(g, add(g, parse("1/100"))):  # but 10^50 + 1/100 is 10^50
             assert verdict(f, prefix(add(from_prefix(F), parse("x/100")))) == "wrong"
@@ -479,7 +479,7 @@ def test_the_integrals_on_the_slides_are_right():
     pairs = [map(str.strip, line.split("#")) for line in lines if "#" in line[1:]]
     assert len(pairs) == 18
     for f, F in pairs:
-        assert verdict(prefix(parse(f)), prefix(parse(F))) in integrate.RIGHT, f
+        assert verdict(prefix(parse(f)), prefix(parse(F))) in integrate.RIGHT_VERDICTS, f
 
 
 def test_garbage_is_no_answer():
