@@ -48,14 +48,11 @@ class Vocabulary:
             raise ValueError(f"{error.args[0]!r} is not a word of this vocabulary") from None
 
 
-def trim(tokens):
-    """Rows (n, width), padded on the right -> as wide as the longest needs."""
-    return tokens[:, : (tokens != PAD).sum(dim=1).max()]
-
-
 def pack(tokens):
-    """Close the gaps: move the padding of each row (n, width) to its end, and trim."""
-    return trim(tokens.gather(1, (tokens == PAD).byte().argsort(dim=1, stable=True)))
+    """Close the gaps: move the padding of each row (n, width) to its end. What is left is as wide as
+    the longest row."""
+    tokens = tokens.gather(1, (tokens == PAD).byte().argsort(dim=1, stable=True))
+    return tokens[:, : (tokens != PAD).sum(dim=1).max()]
 
 
 def as_target(tokens):

@@ -49,12 +49,13 @@ def test_the_first_two_experiments_are_those_in_results():
         assert quote.startswith(f"{end['accuracy']:.1%}")
         assert is_of(start, read_flags(f"--task gcd --base {base}"))
         if "GCDs" in quote:
-            assert f" {len(evals[-1]['correct_gcds'])} GCDs" in quote
+            assert f"{len(evals[-1]['correct_gcds'])} GCDs" in " ".join(quote.split())
     assert len(re.findall(r"\(results/gcd-base3[01]/report\.txt\)", README)) == 2
 
 
 def test_its_commands_are_understood():
     commands = re.findall(r"^python train\.py (--task .*?)(?:   .*)?$", README, re.M)
+    commands += re.findall(r"`python train\.py (--task [^`]*)`", README)
     assert len(commands) >= 5
     for flags in commands:
         read_flags(re.sub(r"--(help|resume|eval-only|ask).*", "", flags))

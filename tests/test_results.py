@@ -98,6 +98,14 @@ def test_reports_say_what_the_logs_say():
     assert today >= 2
 
 
+def test_speeds_are_those_of_the_benchmark():
+    rows = re.findall(r"^\|.*?\|(.*\d.*)\|$", PAGE.partition("## How fast")[2], re.M)
+    numbers = re.findall(r"[\d.]+ s\b|\d+,\d+|\d+%|\de-\d", "\n".join(rows))
+    assert len(rows) == 6 and len(numbers) == 17
+    for number in numbers:
+        assert f" {number}" in (RESULTS / "bench.txt").read_text(), number
+
+
 def test_list_prints_the_commands_of_the_page(capsys):
     with pytest.raises(SystemExit) as stop:
         train.main(["--list"])
