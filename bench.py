@@ -10,6 +10,7 @@
 The clock stands still while a model is tested. Speeds are medians of turns that both models take.
 """
 
+import argparse
 import math
 import warnings
 from statistics import median
@@ -94,8 +95,8 @@ def learn(name, targets, budget, args, task, model, optimizers):
             clock += timeit(lambda: train.train_epoch(args, task, model, optimizers, epoch, steps),
                             number=1)
             accuracy = min(by["1"] for by in task.evaluate(model)["accuracy_by_test"].values())
-        train.show(f"    {name:<21}{target:.0%}{'' if accuracy >= target else ' not':>5} in "
-                   f"{clock:>6.1f} s, {epoch * steps * args.batch_size:>9,} examples")
+        print(f"    {name:<21}{target:.0%}{'' if accuracy >= target else ' not':>5} in "
+              f"{clock:>6.1f} s, {epoch * steps * args.batch_size:>9,} examples", flush=True)
     return clock if accuracy >= target else math.inf
 
 
@@ -120,13 +121,14 @@ def speed(flags):
         turns = [[timeit(run, number=1) for run in timed] for _ in range(TURNS)]
         mine, other, step, floor = map(median, zip(*turns))
         n = STEPS * ours[0].batch_size
-        train.show(f"{case}\n    ours {n / mine:,.0f} examples/s, nn.Transformer {n / other:,.0f}: "
-                   f"{other / mine:.2f} times as fast\n    {len(products.calls)} matrix products "
-                   f"alone take {floor / step:.0%} of our time")
+        print(f"{case:<70}\n    ours {n / mine:,.0f} examples/s, nn.Transformer {n / other:,.0f}: "
+              f"{other / mine:.2f} times as fast\n    {len(products.calls)} matrix products "
+              f"alone take {floor / step:.0%} of our time", flush=True)  # <70: over a progress line
 
 
 def main(argv=None):
-    parser = Parser(prog="bench.py", description=__doc__, formatter_class=train.Help)
+    parser = Parser(prog="bench.py", description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=["result", "speed"], help="both if not given")
     args, flags = parser.parse_known_args(argv)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"

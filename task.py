@@ -1,7 +1,6 @@
 """What every experiment does in the same way: hold out, batch, translate, judge, report, answer.
 
-Slide: "Mathematics as a translation task: three steps". An experiment is a subclass of Task, and any
-two of them read as the same poem. One says
+Slide: "Mathematics as a translation task: three steps". An experiment, a subclass of Task, says
 
     name, title             of the run's folder, of its report
     source, target          the vocabularies of problems and of solutions        (tokenizers.py)
@@ -10,14 +9,6 @@ two of them read as the same poem. One says
     read(text)              a problem, from what a person writes           II.  represent
     show(problem)           and back
     judge(problem, words)   the model's answer, and whether it is right    III. train, and judge
-
-and may override the rest, as GCD does with `findings`: what else there is to say about a model.
-translations/sums.py is the shortest of all.
-
->>> from translations.sums import Sums
->>> source, target = Sums().batch(1, torch.Generator().manual_seed(4))
->>> Sums.source.text(source[0]), Sums.target.text(target[0])
-('+ 6 2 8 + 6 2 4', '<bos> + 1 2 5 2')
 """
 
 import argparse
@@ -36,10 +27,7 @@ TALK = json.loads((Path(__file__).parent / "results" / "talk.json").read_text())
 
 def held_out(rows):
     """Which problems, rows of numbers (n, k), are held out for testing: a tenth of all, (n,) bool.
-
-    A hash of the numbers decides. So the same problems are held out in every run, and none of them
-    is ever trained on.
-    """
+    A hash of the numbers decides: they are the same in every run, and none is ever trained on."""
     if rows.is_floating_point():
         rows = (rows + 0.0).view(torch.int64)  # their bits; + 0.0 makes 0 of -0
     places = 0x2545F4914F6CDD1D ** torch.arange(1, rows.size(1) + 1, device=rows.device)
@@ -49,7 +37,7 @@ def held_out(rows):
 
 
 class Task:
-    """An experiment as train.py sees it."""
+    """What an experiment may override. The shortest of all is translations/sums.py."""
 
     scales = {  # what each --scale sets
         "laptop": dict(dim=128, heads=4, enc_layers=1, dec_layers=1, batch_size=128, epochs=6,
@@ -58,6 +46,7 @@ class Task:
                      lr=1e-4, warmup=4000, test_size=10_000),
     }
     test_flags = set()  # flags that are about tests alone: they may change from call to call
+    collate = staticmethod(torch.tensor)  # problems as they are read -> as they are drawn
 
     @staticmethod
     def add_arguments(add):
@@ -68,8 +57,8 @@ class Task:
         """{flag: default}"""
         parser = argparse.ArgumentParser()
         cls.add_arguments(parser.add_argument)
-        test_size = cls.scales["laptop"]["test_size"]
-        return vars(parser.parse_args([])) | {"test_size": test_size, "device": "cpu"}
+        parser.set_defaults(test_size=cls.scales["laptop"]["test_size"], device="cpu")
+        return vars(parser.parse_args([]))
 
     def __init__(self, **flags):
         """Flags by their names, as GCD(base=31). What makes no sense is a ValueError."""
@@ -81,8 +70,7 @@ class Task:
     # Step I and II: examples
 
     def identity(self, problems):
-        """Rows of numbers, equal for problems that are the same: of 7+9 and 9+7, both are held out,
-        or neither is."""
+        """Rows of numbers, equal for problems that are the same: both are held out, or none is."""
         return problems
 
     def draw(self, n, generator, testing=False):
@@ -91,8 +79,6 @@ class Task:
         while len(todo := (held_out(self.identity(problems)) != testing).nonzero().flatten()):
             problems[todo], solutions[todo] = self.sample(len(todo), generator)
         return problems, solutions
-
-    collate = staticmethod(torch.tensor)  # [[7, 9]] -> tensor([[7, 9]]): as problems are drawn
 
     def encode(self, problems):
         """Problems -> their words, a LongTensor (n, <= src_len)."""
@@ -120,30 +106,22 @@ class Task:
         return model.generate(self.encode(problems).to(self.device), beam)[0]
 
     def grade(self, problems, tokens):
-        """Whether the best translation of each problem is right, (n,) bool, and what it says.
-
-        tokens (n, beam, tgt_len) are the translations. What comes second is for `findings` alone:
-        here the answers as text, in other tasks errors or verdicts.
-        """
+        """tokens (n, beam, tgt_len) -> whether the best translation of each problem is right,
+        (n,) bool; and, for `findings`, what it says: here text, elsewhere an error or a verdict."""
         best = [self.target.text(row) for row in tokens[:, 0].tolist()]
         judged = [self.judge(*pair) for pair in zip(problems.tolist(), best)]
         return (torch.tensor([right for _, right in judged]),
                 [words if answer is None else answer for words, (answer, _) in zip(best, judged)])
 
     def evaluate(self, model, beams=(1,), final=False):
-        """Accuracy on each test with each beam size, and the findings.
-
-        "accuracy" is that on the first test with the first beam size, the only one before the end.
-        """
-        graded, accuracy = {}, {}
-        for test, problems in self.tests.items():
-            graded[test], accuracy[test] = {}, {}
-            for beam in beams if final else beams[:1]:
-                right, said = self.grade(problems, self.translate(model, problems, beam))
-                graded[test][str(beam)] = right, said
-                accuracy[test][str(beam)] = right.double().mean().item()
-        result = {"accuracy_by_test": accuracy}
-        result["accuracy"] = next(iter(by_test(result).values()))
+        """Accuracy on each test, at the end with each beam size, before with one; and findings."""
+        graded = {test: {str(beam): self.grade(problems, self.translate(model, problems, beam))
+                         for beam in (beams if final else beams[:1])}
+                  for test, problems in self.tests.items()}
+        result = {"accuracy_by_test": {
+            test: {beam: right.double().mean().item() for beam, (right, _) in by_beam.items()}
+            for test, by_beam in graded.items()}}
+        result["accuracy"] = next(iter(by_test(result).values()))  # that on the first test
         return result | self.findings(model, graded, final)
 
     def findings(self, model, graded, final):
@@ -167,46 +145,42 @@ class Task:
 
     def report(self, evals):
         """What was learned, for a person: from all the evaluations of a run, the last one final."""
-        last = evals[-1]
-        tests = last["accuracy_by_test"]
-        beams = list(next(iter(tests.values())))
-        lines = [f"{self.title}:", f"what a transformer learned from {last['examples']:,} examples",
-                 ""]
+        last, tests = evals[-1], evals[-1]["accuracy_by_test"]
+        beams = [*next(iter(tests.values()))]
+        lines = [f"{self.title}:\nwhat a transformer learned from {last['examples']:,} examples\n"]
         if len(beams) == len(tests) == 1:
             lines.append(f"Accuracy on new problems: {last['accuracy']:.1%}")
         else:
-            lines += ["Accuracy on new problems        "
-                      + "".join(f"{'beam ' + beam:>10}" for beam in beams)]
-            lines += [f"    {test:<28}" + "".join(f"{by[beam]:>10.1%}" for beam in beams)
-                      for test, by in tests.items()]
+            rows = [("Accuracy on new problems", [f"beam {beam}" for beam in beams])]
+            rows += [("    " + test, [f"{share:.1%}" for share in by_beam.values()])
+                     for test, by_beam in tests.items()]
+            lines += [f"{name:<32}" + "".join(f"{cell:>10}" for cell in row) for name, row in rows]
         return "\n".join([*lines, *self.explain(evals)])
 
     def explain(self, evals):
         """The findings as lines of text."""
         some = evals[-1]["some"]
         wide, wider = (max(len(row[column]) for row in some) for column in (0, 1))
-        return ["", "Some of them, and the first that it gets wrong:", "",
-                *(f"  {problem:<{wide}}  =>  {answer:<{wider}}  {'right' if ok else 'wrong'}"
-                  for problem, answer, ok in some)]
+        yield "\nSome of them, and the first that it gets wrong:\n"
+        for problem, answer, ok in some:
+            yield f"  {problem:<{wide}}  =>  {answer:<{wider}}  {'right' if ok else 'wrong'}"
 
     def question(self, problem):
         """A problem that was asked; where there is one true solution, with it."""
         return self.show(problem)
 
     def ask(self, text, model, beam=1):
-        """The model's answers to a problem as a person writes it, best first, each judged;
-        ValueError if it is none."""
+        """Answers to a problem as a person writes it, each judged; ValueError if it is none."""
         problem = self.read(text)
-        src = self.encode(self.collate([problem])).to(self.device)
-        tokens, logps = model.generate(src, beam)
+        tokens, logps = model.generate(self.encode(self.collate([problem])).to(self.device), beam)
         lines = [f"{self.question(problem)}; the model says, best first:"]
         for row, logp in zip(tokens[0].tolist(), logps[0].tolist()):
             if logp > -math.inf:
                 words = self.target.text(row)
                 answer, right = self.judge(problem, words)
-                lines.append(f"  {'right' if right else 'wrong'}  "
-                             f"{words if answer is None else answer}"
-                             f"  (probability {math.exp(logp):.2g})")
+                said = words if answer is None else answer
+                lines.append(f"  {'right' if right else 'wrong'}  {said}  "
+                             f"(probability {math.exp(logp):.2g})")
         return "\n".join(lines)
 
 
@@ -218,7 +192,7 @@ def evaluations(log):
 
 
 def by_test(result):
-    """{test: accuracy} of an evaluation, with the first beam size. (An old log may have just that.)"""
+    """{test: accuracy} of an evaluation, with the first beam size. An old log has just that."""
     return result.get("accuracy_by_dist") or {
         test: next(iter(by_beam.values())) for test, by_beam in result["accuracy_by_test"].items()}
 

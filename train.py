@@ -5,9 +5,6 @@
     python train.py --task gcd --base 31 --ask "10 32"      put a question to the trained model
     python train.py --list                                  the talk's experiments, as commands
     torchrun --nproc_per_node=2 train.py --task gcd         two processes, or two GPUs
-
-This is the only file that sees all the others. It knows no task by name: a task is a subclass of
-Task (task.py), and adding one is adding a file and an entry in TASKS.
 """
 
 import argparse
@@ -49,30 +46,28 @@ def learning_rate(step, total, peak, warmup):
 
 
 def make_seed(*numbers):
-    """One number of several, as --seed, process and step: so each batch has a seed of its own, and
-    a run taken up again sees the batches that it would have seen."""
+    """One number of several, as --seed, process and step: a resumed run sees the same batches."""
     return random.Random(repr(numbers)).getrandbits(63)
 
 
 def autocast(device):
     """On CUDA, matrix products in bfloat16; elsewhere nothing changes."""
-    return torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda"))
+    return torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda")
 
 
 def make_optimizers(args, model):
     """Adam for all of the model; or Muon for the matrices of its layers, and Adam for the rest."""
-    muon = args.optimizer == "muon"
-    matrices = [p for layer in [*model.encoder, *model.decoder] for p in layer.parameters()
-                if muon and p.ndim == 2]
-    inside = set(matrices)
-    rest = [p for p in model.parameters() if p not in inside]
+    muon, matrices, rest = args.optimizer == "muon", [], []
+    for name, p in model.named_parameters():
+        inside = p.ndim == 2 and name.startswith(("encoder", "decoder"))
+        (matrices if muon and inside else rest).append(p)
     adam = torch.optim.Adam(rest, fused=args.device != "mps")
     return [adam, Muon(matrices)] if muon else [adam]
 
 
 def train_step(model, optimizers, src, tgt, lr):
     """One batch: its loss, which is returned, its gradient, one step of the optimizers."""
-    with autocast(str(src.device)):
+    with autocast(src.device.type):
         logits = model(src, tgt[:, :-1])
     loss = cross_entropy(logits.flatten(0, 1).float(), tgt[:, 1:].flatten(), ignore_index=PAD)
     model.zero_grad()
@@ -89,13 +84,13 @@ def train_epoch(args, task, model, optimizers, epoch, steps):
     """The steps of an epoch, with progress lines; -> the mean loss, examples/s, the last line."""
     generator, examples = torch.Generator(task.device), args.batch_size * WORLD
     loss_sum, begin, shown = 0.0, time.perf_counter(), time.perf_counter()
+    end, pause = ("\033[K\r", 0.5) if sys.stdout.isatty() else ("\n", 30)  # of progress lines
     for done in range(1, steps + 1):
         step = (epoch - 1) * steps + done
         generator.manual_seed(make_seed(args.seed, RANK, step))
         src, tgt = (t.to(args.device) for t in task.batch(args.batch_size, generator))
         lr = learning_rate(step, args.epochs * steps, args.lr, args.warmup)
         loss_sum = loss_sum + train_step(model, optimizers, src, tgt, lr)
-        pause = 0.5 if sys.stdout.isatty() else 30
         if done == steps or time.perf_counter() - shown > pause:
             loss = loss_sum.item() / done  # a GPU is waited for here alone
             shown = time.perf_counter()
@@ -104,67 +99,52 @@ def train_epoch(args, task, model, optimizers, epoch, steps):
             line = (f"{step * examples:>12,} examples  {speed:,.0f}/s  loss {loss:.4f}  "
                     f"{left // 60}m {left % 60:02}s left")
             if done < steps:
-                show(line, live=True)
+                print(line, end=end, flush=True)
     return loss, speed, line
 
 
 def train(args, task, model, checkpoint):
     """Train to the last epoch. At the end of each: evaluate, log, save."""
-    optimizers, log, first, seconds = make_optimizers(args, model), [], 0, 0.0
-    if checkpoint:
-        log, first, seconds = (checkpoint[name] for name in ("log", "epoch", "seconds"))
-        for optimizer, state in zip(optimizers, checkpoint["optimizers"]):
-            optimizer.load_state_dict(state)
-    begin = time.perf_counter() - seconds
+    optimizers = make_optimizers(args, model)
+    start = checkpoint or {"log": [], "epoch": 0, "seconds": 0.0, "optimizers": []}
+    for optimizer, state in zip(optimizers, start["optimizers"]):
+        optimizer.load_state_dict(state)
+    log = [event for event in start["log"] if event["event"] != "end"]
+    begin = time.perf_counter() - start["seconds"]
     steps = math.ceil(args.epoch_size / (args.batch_size * WORLD))
     parallel = torch.nn.parallel.DistributedDataParallel(model) if WORLD > 1 else model
 
-    def write(epoch, *events):
+    def write(epoch, events):
         """Log what happened, and save it with all that --resume needs."""
         position = {"epoch": epoch, "examples": epoch * steps * args.batch_size * WORLD,
                     "seconds": round(time.perf_counter() - begin, 1)}
-        log.extend({"event": event} | position | facts for event, facts in events)
-        if RANK == 0:
-            save(args.out, {"config": config_of(args), "processes": WORLD, "log": log} | position
-                 | {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]})
+        log.extend({"event": event} | position | facts for event, facts in events.items())
+        save(args.out, {"config": config_of(args), "log": log} | position | {
+            "model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]})
 
-    if first < args.epochs:
-        log = [event for event in log if event["event"] != "end"]
-        device = torch.cuda.get_device_name() if "cuda" in args.device else args.device
-        write(first, ("resume" if checkpoint else "start", config_of(args) | {
-            "processes": WORLD, "torch": str(torch.__version__), "device": device}))
-    for epoch in range(first + 1, args.epochs + 1):
+    if RANK == 0 and start["epoch"] < args.epochs:
+        device = torch.cuda.get_device_name() if args.device == "cuda" else args.device
+        write(start["epoch"], {"resume" if checkpoint else "start": config_of(args) | {
+            "torch": str(torch.__version__), "device": device}})
+    for epoch in range(start["epoch"] + 1, args.epochs + 1):
         loss, speed, line = train_epoch(args, task, parallel, optimizers, epoch, steps)
         if RANK == 0:  # the others go on, and wait at the next exchange of gradients
-            result = evaluate(args, task, model, final=epoch == args.epochs)
-            end = [("end", {"accuracy": result["accuracy"]})] * (epoch == args.epochs)
-            write(epoch, ("eval", {"loss": loss, "examples_per_second": round(speed)} | result), *end)
-            show(f"{line}  {task.headline(result)}")
+            with autocast(args.device):
+                result = task.evaluate(model, args.beam, final=epoch == args.epochs)
+            events = {"eval": {"loss": loss, "examples_per_second": round(speed)} | result}
+            if epoch == args.epochs:
+                events["end"] = {"accuracy": result["accuracy"]}
+            write(epoch, events)
+            print(f"{line}  {task.headline(result)}", flush=True)
     if RANK == 0:
         report = task.report(evaluations(log))
         (args.out / "report.txt").write_text(report + "\n")
         print(f"\n{report}\n\nThis report, the log and the model are in {args.out}")
 
 
-def evaluate(args, task, model, final):
-    """What the task measures on the model; final: all of it."""
-    with autocast(args.device):
-        return task.evaluate(model, args.beam, final)
-
-
-def show(line, live=False):
-    """Print a line; on a terminal, a live one is written over by the next."""
-    terminal = sys.stdout.isatty()
-    print(("\r\033[K" if terminal else "") + line, end="" if live and terminal else "\n", flush=True)
-
-
 def join_processes(args, task):
-    """Several processes draw batches of their own, and their gradients are averaged. The first one
-    makes the data while the others wait, and then find them made."""
-    cuda = args.device.startswith("cuda")
-    if cuda:
-        torch.cuda.set_device(args.device)
-    torch.distributed.init_process_group("nccl" if cuda else "gloo",
+    """All processes average their gradients. The first one makes the data; the others wait."""
+    torch.distributed.init_process_group("nccl" if args.device == "cuda" else "gloo",
                                          timeout=datetime.timedelta(days=1))
     if RANK == 0:
         task.prepare()
@@ -175,8 +155,7 @@ def join_processes(args, task):
 
 
 def save(out, state):
-    """The checkpoint, and its log as text, each written beside and renamed: after a kill at any
-    moment both are whole."""
+    """The checkpoint, and its log as text: after a kill at any moment both are whole."""
     with open(out / "checkpoint.tmp", "wb") as file:
         torch.save(state, file)
     os.replace(out / "checkpoint.tmp", out / "checkpoint.pt")
@@ -199,31 +178,21 @@ def load_checkpoint(path, device):
 
 # The command line
 
-MAY_CHANGE = {"scale", "epochs", "test_size", "beam"}  # flags of a run that is taken up again
-
 
 def config_of(args):
     """What a run is, as plain data: the flags, without those of this call."""
     call = {"out", "device", "resume", "eval_only", "ask", "list", "plot"}
-    return {name: value for name, value in vars(args).items() if name not in call}
+    flags = {name: value for name, value in vars(args).items() if name not in call}
+    return flags | {"processes": WORLD}
 
 
 def positive(kind):
     """The argparse type of an int or float above 0."""
-    def parse(text):
+    def number(text):
         if not 0 < kind(text) < math.inf:
             raise argparse.ArgumentTypeError(f"{text} is not above 0")
         return kind(text)
-    parse.__name__ = kind.__name__  # argparse's "invalid int value"
-    return parse
-
-
-class Help(argparse.RawDescriptionHelpFormatter):
-    """Each flag with its default."""
-
-    def _get_help_string(self, action):
-        plain = action.default in (None, False, argparse.SUPPRESS)
-        return action.help + ("" if plain else " (%(default)s)")
+    return number
 
 
 def list_experiments():
@@ -240,7 +209,8 @@ def list_experiments():
 
 def make_parser(task, scale):
     """All flags: the common ones and, where it is known, the task's."""
-    parser = Parser(prog="train.py", description=__doc__, formatter_class=Help)
+    parser = Parser(prog="train.py", description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--task", choices=TASKS, help="which experiment; --task X --help: its flags")
     add("--scale", choices=task.scales if task else ["laptop", "talk"], default="laptop",
@@ -248,8 +218,7 @@ def make_parser(task, scale):
     add("--epochs", type=positive(int), help="epochs to train")
     add("--epoch-size", type=positive(int), default=300_000, help="examples in an epoch")
     add("--batch-size", type=positive(int), help="examples in a step, on each process")
-    add("--optimizer", choices=["adam", "muon"], default="adam",
-        help="muon: for the matrices inside the layers, and adam for the rest")
+    add("--optimizer", choices=["adam", "muon"], default="adam", help="muon: for layers' matrices")
     add("--lr", type=positive(float), help="peak learning rate")
     add("--warmup", type=positive(int), help="steps in which the learning rate rises to its peak")
     add("--dim", type=positive(int), help="width of the transformer")
@@ -267,14 +236,15 @@ def make_parser(task, scale):
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--resume", action="store_true", help="go on from the last whole epoch")
     mode.add_argument("--eval-only", action="store_true", help="evaluate the folder's checkpoint")
-    mode.add_argument("--ask", metavar="PROBLEM",
-                      help='have the folder\'s checkpoint solve it; "-": those of standard input')
+    mode.add_argument("--ask", metavar="PROBLEM", help="let the model solve it; -: standard input")
     mode.add_argument("--list", action="store_true", help="list the talk's experiments")
-    add("--plot", action="store_true", help="also draw the folder's curve.png; with --ask, its "
-                                            "attention.png (needs matplotlib)")
+    add("--plot", action="store_true", help="also draw curve.png; with --ask, attention.png")
     if task:
         task.add_arguments(parser.add_argument_group("the task").add_argument)
         parser.set_defaults(**task.scales.get(scale, {}))
+    for action in parser._actions:
+        if action.default not in (None, False, argparse.SUPPRESS):
+            action.help += " (%(default)s)"
     return parser
 
 
@@ -298,7 +268,9 @@ def read_flags(argv=None):
     if not args.resume and not args.eval_only and args.ask is None:
         return args, task, None
     checkpoint = load_checkpoint(args.out / "checkpoint.pt", args.device)
-    args = flags_of_the_run(parser, argv, args, checkpoint, MAY_CHANGE | task.test_flags)
+    parser.set_defaults(**checkpoint["config"])
+    vars(args).update(config_of(parser.parse_args(argv)))  # its flags, where none are given now
+    check_agreement(args, checkpoint["config"], task.test_flags)
     return args, make_task(task_class, args), checkpoint
 
 
@@ -308,24 +280,20 @@ def make_task(task_class, args):
     return task_class(**flags | {"device": "cpu" if args.device == "mps" else args.device})
 
 
-def flags_of_the_run(parser, argv, given, checkpoint, may_change):
-    """The flags of the checkpoint's run. One given now must agree, unless it may change."""
-    config = checkpoint["config"] | {"processes": checkpoint["processes"]}
-    parser.set_defaults(**checkpoint["config"])
-    args = parser.parse_args(argv)
-    args.out, args.device = given.out, given.device
-    now = vars(args) | {"processes": WORLD if given.resume else config["processes"]}
+def check_agreement(args, config, test_flags):
+    """Refuse flags that are not those of the checkpoint's run, but for a few that may change."""
+    may_change = {"scale", "epochs", "test_size", "beam"} | test_flags
+    may_change |= set() if args.resume else {"processes"}
     for name in config.keys() - may_change:
-        if config[name] != now[name]:
-            raise ValueError(f"{given.out} holds a run of --{name.replace('_', '-')} "
-                             f"{config[name]}, not {now[name]}")
-    if given.resume and args.epochs < config["epochs"]:
-        raise ValueError(f"{given.out}: --epochs can only grow, from {config['epochs']}")
-    return args
+        if config[name] != vars(args)[name]:
+            raise ValueError(f"{args.out} holds a run of --{name.replace('_', '-')} "
+                             f"{config[name]}, not {vars(args)[name]}")
+    if args.resume and args.epochs < config["epochs"]:
+        raise ValueError(f"{args.out}: --epochs can only grow, from {config['epochs']}")
 
 
 def pick_device(name):
-    """auto -> what there is; cuda -> this process's GPU."""
+    """auto -> what there is; cuda -> this process's GPU, which becomes the current one."""
     gpus, number = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", 0))
     if name == "auto":
         name = "cuda" if gpus else "cpu"
@@ -333,19 +301,19 @@ def pick_device(name):
         raise ValueError(f"--device cuda: this is process {number + 1} here, CUDA devices: {gpus}")
     if name == "mps" and not torch.backends.mps.is_available():
         raise ValueError("--device mps: there is no Apple GPU here")
-    return f"cuda:{number}" if name == "cuda" else name
+    if name == "cuda":
+        torch.cuda.set_device(number)
+    return name
 
 
 def check_memory(args, task):
     """Refuse what fits into no memory, before any work. A rough sum, of what grows fastest."""
     layers, longest = args.enc_layers + args.dec_layers, max(task.src_len, task.tgt_len)
-    words = len(task.source) + len(task.target) + 2 * longest
-    weights = 4 * (args.dim * words + 14 * args.dim**2 * layers)  # with gradient and Adam's means
-    row = args.heads * longest**2 + 16 * args.dim * longest  # what a layer keeps of an example
-    numbers = weights + 2 * args.batch_size * row * layers + 2 * args.test_size * longest
+    weights = args.dim * (len(task.source) + len(task.target) + 14 * args.dim * layers)
+    kept = args.batch_size * layers * longest * (args.heads * longest + 16 * args.dim)
+    numbers = 4 * weights + 2 * kept + 2 * args.test_size * longest
     if numbers > 2**34:  # of 4 bytes
-        raise ValueError(f"such a model, batch and test take about {numbers / 2**28:,.0f} GB of "
-                         "memory: choose smaller sizes")
+        raise ValueError(f"this takes {numbers / 2**28:,.0f} GB of memory: choose smaller sizes")
 
 
 def make_model(args, task, checkpoint):
@@ -359,8 +327,7 @@ def make_model(args, task, checkpoint):
 
 
 def answer(args, task, model):
-    """Print the model's answers to the problem asked, or to those of standard input, one a line.
-    There, a line that is no problem is said to be none, and what follows # is a comment."""
+    """Print the answers to the problem asked, or to each line of standard input, up to its #."""
     if args.ask != "-":
         print(task.ask(args.ask, model, max(args.beam)))
         return
@@ -377,23 +344,20 @@ def run(argv):
     if args.plot:
         import plot  # most calls do not need it
         plot.need_matplotlib()
-        if args.ask == "-":
-            raise ValueError("--plot draws one problem, not those of standard input")
     check_memory(args, task)
     model = make_model(args, task, checkpoint)
     if args.ask is not None:
         with autocast(args.device):
             answer(args, task, model)
     elif args.eval_only:
-        now = {"epoch": checkpoint["epoch"], "examples": checkpoint["log"][-1].get("examples", 0)}
-        result = evaluate(args, task, model, final=True)
-        print(task.report([*evaluations(checkpoint["log"]), {**now, **result}]))
+        with autocast(args.device):
+            result = task.evaluate(model, args.beam, final=True)
+        print(task.report([*evaluations(checkpoint["log"]), checkpoint | result]))
     else:
         args.out.mkdir(parents=True, exist_ok=True)
         taken = [name for name in ("log.jsonl", "checkpoint.pt") if (args.out / name).exists()]
         if RANK == 0 and not args.resume and taken:
-            raise ValueError(f"{args.out} holds a run already: go on with it by --resume, or "
-                             "choose another folder with --out")
+            raise ValueError(f"{args.out} holds a run: go on by --resume, or choose another --out")
         if WORLD > 1:
             join_processes(args, task)
         task.prepare()
@@ -413,7 +377,7 @@ def main(argv=None):
     try:
         Parser(prog="train.py").call(run, argv)
     except KeyboardInterrupt:
-        show("\nStopped. To go on from the last whole epoch: the same command with --resume")
+        print("\nStopped. To go on from the last whole epoch: the same command with --resume")
         raise SystemExit(130)
 
 

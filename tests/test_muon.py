@@ -9,7 +9,7 @@ import muon
 
 
 def test_docstring():
-    assert doctest.testmod(muon).failed == 0
+    assert doctest.testmod(muon) == (0, 2)
 
 
 @pytest.mark.parametrize("shape", [(6, 6), (4, 9), (9, 4)])

@@ -1,13 +1,11 @@
 """task.py promises: what is held out is never trained on, an accuracy is a share of right answers,
 and a report says what was found. The judges are Python's own integers, on a toy task."""
 
-import doctest
 import json
 
 import pytest
 import torch
 
-import task as task_file
 from task import HELD_OUT, Parser, Task, held_out, make_commands, read_run, run_command
 from tokenizers import EOS, Integers
 
@@ -215,7 +213,3 @@ def test_what_a_user_got_wrong_is_one_line_and_status_2(error, line, capsys):
     assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1
     with pytest.raises(ZeroDivisionError):  # a bug of ours is none of a user's
         Parser(prog="it.py").call(lambda: 1 / 0)
-
-
-def test_the_example_in_the_docstring():
-    assert doctest.testmod(task_file) == (0, 3)
