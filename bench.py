@@ -5,7 +5,8 @@
                               the talk's optimizer, Adam, trains at three learning rates
     python bench.py speed     examples/s of both models, each trained by Adam; and the share of our
                               time that the matrix products alone take: no code can do without
-    python bench.py           both; after "result" or "speed", flags of train.py may follow
+    python bench.py sympy     the test problems of integration that SymPy leaves after 30 s each
+    python bench.py           the first two; after one of these words, flags of train.py may follow
 
 The clock stands still while a model is tested. Speeds are medians of turns that both models take.
 """
@@ -13,6 +14,7 @@ The clock stands still while a model is tested. Speeds are medians of turns that
 import argparse
 import math
 import warnings
+from functools import partial
 from statistics import median
 from timeit import timeit
 
@@ -21,6 +23,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
+from integrate import parallel, sympy_integral
 from model import Transformer
 from task import Parser
 from tokenizers import BOS, EOS, PAD
@@ -126,16 +129,27 @@ def speed(flags):
               f"alone take {floor / step:.0%} of our time", flush=True)  # <70: over a progress line
 
 
+def sympy(flags):
+    """As train.py's --ask - reads them: a problem on each line that does not begin with #."""
+    _, task, _ = train.read_flags(f"--task integrate{flags}".split())
+    ask = partial(sympy_integral, seconds=30, heurisch=None, meijerg=None)
+    for test, problems in task.tests.items():
+        solutions = zip(problems, parallel(ask, problems, task.workers))
+        unsolved = [task.show(f) for f, F in solutions if not F]
+        share = 1 - len(unsolved) / len(problems)
+        print(f"# {test}: SymPy solves {share:.1%} of {len(problems)}", *unsolved, sep="\n")
+
+
 def main(argv=None):
     parser = Parser(prog="bench.py", description=__doc__,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["result", "speed"], help="both if not given")
+    parser.add_argument("what", nargs="?", choices=["result", "speed", "sympy"])
     args, flags = parser.parse_known_args(argv)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads", flush=True)
-    for function in (result, speed):
-        if args.what in (None, function.__name__):
-            parser.call(function, "".join(f" {flag}" for flag in flags))
+    print(f"# torch {torch.__version__}, {device}, {torch.get_num_threads()} threads", flush=True)
+    for function in {None: [result, speed], "result": [result], "speed": [speed],
+                     "sympy": [sympy]}[args.what]:
+        parser.call(function, "".join(f" {flag}" for flag in flags))
 
 
 if __name__ == "__main__":

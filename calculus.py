@@ -7,8 +7,8 @@ words: like terms are collected, constants folded, arguments ordered.
     product      a frozenset {(factor, exponent)}              x sin(x)
     factor       x, pi, a function of an expression, a sum in brackets, or a prime under a root
 
-Each factor is one Factor object, made at its first use. So factors compare by address and remember
-their derivative: thousands of functions a second are differentiated, where SymPy makes a hundred.
+Each factor is one Factor object, made at its first use. So factors compare by address, and what is
+known of them is kept: it differentiates thousands of functions a second, SymPy a hundred.
 
 >>> F = parse("x * sin(x^2)")
 >>> prefix(F), infix(derivative(F))
@@ -16,11 +16,11 @@ their derivative: thousands of functions a second are differentiated, where SymP
 """
 
 import ast
-import gc
 import math
 import re
 from fractions import Fraction
-from functools import partial
+from functools import cache, partial
+from itertools import repeat
 
 from tokenizers import ARITY, read_prefix
 
@@ -29,7 +29,7 @@ HALF = Fraction(1, 2)
 LARGEST = 10**12  # numbers in expressions are smaller, and so are denominators
 LARGEST_POWER = 1000  # for SymPy
 LARGEST_ARGUMENT = 10_000  # for mpmath, in bits: the sine of a longer number can take it hours
-FACTORS, TEXTS = {}, {}  # all factors made so far; how products are written
+FACTORS = {}  # all factors made so far
 
 
 class Undefined(ValueError):
@@ -37,15 +37,10 @@ class Undefined(ValueError):
 
 
 class Factor:
-    """x, pi, a function ("sin") of an expression, a "sum" in brackets, a "prime" under a root.
-
-    texts: how each power of the factor is written; slope: its derivative, once that is known.
-    """
-
-    __slots__ = "name", "arg", "constant", "texts", "slope"
+    """x, pi, a function ("sin") of an expression, a "sum" in brackets, a "prime" under a root."""
 
     def __init__(self, name, arg=None):
-        self.name, self.arg, self.texts, self.slope = name, arg, {}, None
+        self.name, self.arg = name, arg
         self.constant = name in ("pi", "prime") or name != "x" and is_constant(arg)
 
 
@@ -57,13 +52,13 @@ def factor(name, arg):
     return FACTORS[key]
 
 
-def forget():
-    """Drop all factors, if there are many. An expression made before must not meet one made
+def forget(limit=300_000):
+    """Drop all factors, if there are so many. An expression made before must not meet one made
     after: their factors are other objects."""
-    if len(FACTORS) > 300_000:
+    if len(FACTORS) > limit:
         FACTORS.clear()
-        TEXTS.clear()
-        gc.collect()
+        for function_of_factors in slope, write_power, write_product:
+            function_of_factors.cache_clear()
 
 
 def number(value):
@@ -84,47 +79,44 @@ PI = {frozenset([(Factor("pi"), 1)]): 1}
 
 
 def evaluate(e, x, functions):
-    """The value of an expression at x. functions: math or mpmath, a module that has sin and the
-    others; mpmath also takes complex numbers."""
-    values = {}
+    """The value of an expression at x, perhaps infinite; nan if there is none, or it takes hours.
+    functions: math or mpmath, which has the same functions, and of complex numbers too."""
+    try:
+        return value_of(e, x, functions, {})
+    except (ValueError, TypeError, ArithmeticError):  # TypeError: math takes no complex number
+        return math.nan
 
-    def of_factor(k):
-        if k not in values:
-            if k.arg is None:
-                values[k] = x if k.name == "x" else +functions.pi  # +: a number, in mpmath too
-            elif k.name == "prime":
-                values[k] = k.arg
-            elif k.name == "sum":
-                values[k] = of_sum(k.arg)
-            else:
-                u = of_sum(k.arg)
-                if functions is not math and functions.mag(u) > LARGEST_ARGUMENT:
-                    raise OverflowError("too large an argument")
-                values[k] = getattr(functions, "log" if k.name == "ln" else k.name)(u)
-        return values[k]
 
-    def of_sum(e):
-        total = 0
-        for product, c in e.items():
-            term = rational(c)
-            for k, p in product:
-                term = term * of_factor(k) ** rational(p)
-            total = total + term
-        return total
+def value_of(e, x, functions, known):
+    """The same, or an error. known: the values of factors, as far as they are known."""
+    total, rational = 0, float if functions is math else functions.mpmathify
+    for product, c in e.items():
+        term = rational(c)
+        for k, p in product:
+            if k not in known:
+                known[k] = value_of_factor(k, x, functions, known)
+            term = term * known[k] ** rational(p)
+        total = total + term
+    return total
 
-    def rational(c):
-        real = float if functions is math else functions.mpf
-        return c if isinstance(c, int) else real(c.numerator) / c.denominator
 
-    return of_sum(e)
+def value_of_factor(k, x, functions, known):
+    if k.name in ("x", "pi"):
+        return x if k.name == "x" else +functions.pi  # +: a number, in mpmath too
+    if k.name == "prime":
+        return k.arg
+    u = value_of(k.arg, x, functions, known)
+    if k.name == "sum":
+        return u
+    if functions is not math and functions.mag(u) > LARGEST_ARGUMENT:
+        raise OverflowError
+    return getattr(functions, "log" if k.name == "ln" else k.name)(u)
 
 
 def is_real(e, x):
     """Whether the value at a real number x is real and finite."""
-    try:
-        return math.isfinite(evaluate(e, x, math))
-    except (ValueError, TypeError, ArithmeticError):  # TypeError: math takes no complex number
-        return False
+    value = evaluate(e, x, math)
+    return not isinstance(value, complex) and math.isfinite(value)
 
 
 # Arithmetic: each function takes expressions in normal form, and returns one
@@ -205,14 +197,12 @@ def content_and_rest(e):
 
 def power(e, p):
     """e ** p, p rational: 0 < e where p is not an integer."""
-    if p == 1:
+    if p == 1 or not e and p > 0:
         return e
     if p == 0:
         return number(1)
     if not e:
-        if p < 0:
-            raise Undefined("division by zero")
-        return e
+        raise Undefined("division by zero")
     integer = p.denominator == 1
     if len(e) == 1:
         (product, c), = e.items()
@@ -231,8 +221,7 @@ def root(product, sign, p):
     roots = {k: q for k, q in product if k.name == "prime" or q.denominator % 2 == 0}
     rest = {k: q for k, q in product if k not in roots}
     if sign > 0 and len(rest) == 1 and all(q.denominator == 1 and q % 2 for q in rest.values()):
-        roots |= rest
-        rest = {}
+        roots, rest = roots | rest, {}
     if not rest and sign < 0:
         raise Undefined("the root of a negative number")
     powers = {k: q * p for k, q in roots.items()}
@@ -242,7 +231,8 @@ def root(product, sign, p):
 
 
 def number_power(c, p):
-    """c ** p for rational numbers; roots are written as products of roots of primes."""
+    """c ** p for rational numbers, 0 < c where p is not an integer. Roots are products of roots of
+    primes."""
     if c == 1:
         return number(1)
     if abs(p) * max(abs(c.numerator), c.denominator).bit_length() > 80:
@@ -250,8 +240,6 @@ def number_power(c, p):
     if p.denominator == 1:
         result = Fraction(c) ** int(p)
         return number(result.numerator if result.denominator == 1 else result)
-    if c < 0:
-        raise Undefined("the root of a negative number")
     return collect(1, {factor("prime", q): p * times for q, times in primes(c)})
 
 
@@ -274,34 +262,9 @@ INVERSE = {"sin": "asin", "cos": "acos", "tan": "atan", "sinh": "asinh", "cosh":
            "tanh": "atanh", "exp": "ln", "ln": "exp"}
 ODD = {"sin", "tan", "asin", "atan", "sinh", "tanh", "asinh", "atanh"}
 EVEN = {"cos", "cosh"}
-AT_ZERO = dict.fromkeys(ODD, {}) | dict.fromkeys(["exp", "cos", "cosh"], number(1))
+AT_ZERO = dict.fromkeys(ODD, {}) | {"cos": {ONE: 1}, "cosh": {ONE: 1}, "exp": {ONE: 1}}
 AT_ZERO["acos"] = scale(PI, HALF)
 AT_ONE = {"asin": scale(PI, HALF), "atan": scale(PI, HALF**2), "acos": {}, "acosh": {}}
-
-
-def square_plus(u, c, sign=1):
-    """sign u^2 + c"""
-    return add(scale(power(u, 2), sign), number(c))
-
-
-COMPOSED = {
-    ("sin", "acos"): lambda u: power(square_plus(u, 1, -1), HALF),
-    ("cos", "asin"): lambda u: power(square_plus(u, 1, -1), HALF),
-    ("tan", "asin"): lambda u: multiply(u, power(square_plus(u, 1, -1), -HALF)),
-    ("tan", "acos"): lambda u: multiply(power(u, -1), power(square_plus(u, 1, -1), HALF)),
-    ("sin", "atan"): lambda u: multiply(u, power(square_plus(u, 1), -HALF)),
-    ("cos", "atan"): lambda u: power(square_plus(u, 1), -HALF),
-    ("cosh", "asinh"): lambda u: power(square_plus(u, 1), HALF),
-}
-
-
-def alone(u):
-    """The factor k where the expression u is k and nothing else; otherwise None."""
-    if len(u) == 1:
-        (product, c), = u.items()
-        if c == 1 and len(product) == 1:
-            (k, p), = product
-            return k if p == 1 else None
 
 
 def function(name, u):
@@ -315,8 +278,6 @@ def function(name, u):
     inner = alone(u)
     if inner and inner.name == INVERSE.get(name):  # sin(asin(v)) = v
         return inner.arg
-    if inner and (name, inner.name) in COMPOSED:  # sin(acos(v)) = sqrt(1 - v^2)
-        return COMPOSED[name, inner.name](inner.arg)
     if name == "exp":
         for product, c in u.items():
             k = alone({product: 1})
@@ -327,54 +288,18 @@ def function(name, u):
         return {frozenset([(factor("ln", number(q)), 1)]): times for q, times in primes(u[ONE])}
     k = factor(name, u)
     result = {frozenset([(k, 1)]): 1}
-    if k.constant and k.slope is None:  # asin(2)
-        if not is_real(result, 0.0):
-            raise Undefined("not a real number")
-        k.slope = {}
+    if k.constant and not is_real(result, 0.0):  # asin(2)
+        raise Undefined("not a real number")
     return result
 
 
-# Derivatives
-
-
-SLOPES = {  # of each function at u
-    "sin": partial(function, "cos"),
-    "cos": lambda u: scale(function("sin", u), -1),
-    "tan": lambda u: square_plus(function("tan", u), 1),
-    "exp": partial(function, "exp"),
-    "ln": lambda u: power(u, -1),
-    "asin": lambda u: power(square_plus(u, 1, -1), -HALF),
-    "acos": lambda u: scale(SLOPES["asin"](u), -1),
-    "atan": lambda u: power(square_plus(u, 1), -1),
-    "sinh": partial(function, "cosh"),
-    "cosh": partial(function, "sinh"),
-    "tanh": lambda u: square_plus(function("tanh", u), 1, -1),
-    "asinh": lambda u: power(square_plus(u, 1), -HALF),
-    "acosh": lambda u: multiply(power(add(u, number(-1)), -HALF), power(add(u, number(1)), -HALF)),
-    "atanh": lambda u: power(square_plus(u, 1, -1), -1),
-}
-
-
-def slope(k):
-    """The derivative of a factor, which is not a constant."""
-    if k.slope is None:
-        inner = derivative(k.arg) if k.arg else number(1)
-        k.slope = multiply(SLOPES[k.name](k.arg), inner) if k.name in SLOPES else inner
-    return k.slope
-
-
-def derivative(e):
-    """(k1^p1 k2^p2)' = p1 k1^(p1-1) k1' k2^p2 + k1^p1 p2 k2^(p2-1) k2'."""
-    terms = []
-    for product, c in e.items():
-        for k, p in product:
-            if not k.constant:
-                exponents = dict(product) | {k: p - 1}
-                terms.append(multiply(collect(c * p, exponents), slope(k)))
-    return add(*terms)
-
-
-# From trees, the form in which expressions are drawn and read: "x", 3, ("add", "x", 3)
+def alone(u):
+    """The factor k where the expression u is k and nothing else; otherwise None."""
+    if len(u) == 1:
+        (product, c), = u.items()
+        if c == 1 and len(product) == 1:
+            (k, p), = product
+            return k if p == 1 else None
 
 
 def raised(a, b):
@@ -384,23 +309,62 @@ def raised(a, b):
     return function("exp", multiply(b, function("ln", a)))
 
 
+# From trees, the form in which expressions are drawn and read: "x", 3, ("add", "x", 3)
+
+
 OPERATIONS = {
     "add": add, "sub": lambda a, b: add(a, scale(b, -1)), "mul": multiply,
     "div": lambda a, b: multiply(a, power(b, -1)), "pow": raised,
     "sqrt": partial(power, p=HALF), "inv": partial(power, p=-1),
     **{f"pow{n}": partial(power, p=n) for n in (2, 3, 4, 5)},
-    **{name: partial(function, name) for name in SLOPES},
 }
-LEAVES = {"x": X, "pi": PI}
 
 
-def normal(tree):
-    """A tree -> its expression in normal form; Undefined where it has no real value."""
+def normal(tree, x=X):
+    """A tree -> its expression in normal form; Undefined where it has no real value. x: what stands
+    in the place of x."""
     if isinstance(tree, tuple):
-        return OPERATIONS[tree[0]](*map(normal, tree[1:]))
+        name, *branches = tree
+        args = map(normal, branches, repeat(x))
+        return OPERATIONS[name](*args) if name in OPERATIONS else function(name, *args)
     if tree == "E":
         return function("exp", number(1))
-    return number(tree) if isinstance(tree, int) else LEAVES[tree]
+    return number(tree) if isinstance(tree, int) else {"x": x, "pi": PI}[tree]
+
+
+def from_prefix(text):
+    """Words, not malformed -> the expression they are, or Undefined."""
+    return normal(read_prefix(text))
+
+
+# Derivatives
+
+
+SLOPES = {name: read_prefix(words) for name, words in {  # of the functions: cos x is that of sin x
+    "sin": "cos x", "cos": "mul INT- 1 sin x", "tan": "add pow2 tan x INT+ 1",
+    "asin": "inv sqrt sub INT+ 1 pow2 x", "acos": "mul INT- 1 inv sqrt sub INT+ 1 pow2 x",
+    "atan": "inv add pow2 x INT+ 1",
+    "sinh": "cosh x", "cosh": "sinh x", "tanh": "sub INT+ 1 pow2 tanh x",
+    "asinh": "inv sqrt add pow2 x INT+ 1", "acosh": "inv mul sqrt sub x INT+ 1 sqrt add x INT+ 1",
+    "atanh": "inv sub INT+ 1 pow2 x", "exp": "exp x", "ln": "inv x",
+}.items()}
+
+
+@cache
+def slope(k):
+    """The derivative of a factor, which is not a constant."""
+    inner = derivative(k.arg) if k.arg else number(1)
+    return multiply(normal(SLOPES[k.name], k.arg), inner) if k.name in SLOPES else inner
+
+
+def derivative(e):
+    """(k1^p1 k2^p2)' = p1 k1^(p1-1) k1' k2^p2 + k1^p1 p2 k2^(p2-1) k2'."""
+    terms = []
+    for product, c in e.items():
+        for k, p in product:
+            if not k.constant:
+                terms.append(multiply(collect(c * p, dict(product) | {k: p - 1}), slope(k)))
+    return add(*terms)
 
 
 def without_constants(e):
@@ -408,7 +372,7 @@ def without_constants(e):
     return {product: c for product, c in e.items() if not is_constant([product])}
 
 
-# Writing and reading prefix notation, in the words of the published data sets
+# Prefix notation, in the words of the published data sets
 
 
 def by_length(text):
@@ -426,26 +390,24 @@ def write_number(c):
     return ("INT- " if c < 0 else "INT+ ") + " ".join(str(abs(c.numerator)))
 
 
+@cache
 def write_power(k, p):
     """A factor to a power, p not 0, as words: sqrt sin x."""
-    if p not in k.texts:
-        if p != 1:
-            text = write_power(k, 1)
-            k.texts[p] = f"sqrt {text}" if p == HALF else f"pow {text} {write_number(p)}"
-        elif k.name == "prime":
-            k.texts[p] = write_number(k.arg)
-        else:
-            words = ([] if k.name == "sum" else [k.name]) + ([prefix(k.arg)] if k.arg else [])
-            k.texts[p] = " ".join(words)
-    return k.texts[p]
+    if p == HALF:
+        return f"sqrt {write_power(k, 1)}"
+    if p != 1:
+        return f"pow {write_power(k, 1)} {write_number(p)}"
+    if k.name in ("x", "pi"):
+        return k.name
+    if k.name == "prime":
+        return write_number(k.arg)
+    return prefix(k.arg) if k.name == "sum" else f"{k.name} {prefix(k.arg)}"
 
 
+@cache
 def write_product(product):
     """A product as words; none for the empty one."""
-    if product not in TEXTS:
-        parts = sorted((write_power(k, p) for k, p in product), key=by_length)
-        TEXTS[product] = " ".join(["mul " + part for part in parts[:-1]] + parts[-1:])
-    return TEXTS[product]
+    return chain("mul", sorted((write_power(k, p) for k, p in product), key=by_length))
 
 
 def write_term(product, c):
@@ -454,42 +416,34 @@ def write_term(product, c):
     return write_product(product) if c == 1 else f"mul {write_number(c)} {write_product(product)}"
 
 
+def chain(operation, parts):
+    """Words a, b, c, in a list -> add a add b c"""
+    return " ".join([f"{operation} {part}" for part in parts[:-1]] + parts[-1:])
+
+
 def prefix(e):
     """An expression as words: x - 1 is add x INT- 1."""
-    if len(e) <= 1:
-        return write_term(*next(iter(e.items()), (ONE, 0)))
-    parts = [write_term(product, e[product]) for product in sorted(e, key=order, reverse=True)]
-    return " ".join(["add " + part for part in parts[:-1]] + parts[-1:])
+    products = sorted(e, key=order, reverse=True) if len(e) > 1 else e
+    return chain("add", [write_term(product, e[product]) for product in products]) or "INT+ 0"
 
 
-def from_prefix(text):
-    """Words, not malformed -> the expression they are, or Undefined."""
-    return normal(read_prefix(text))
-
-
-# Writing and reading as people and SymPy do
+# Infix notation, as people and SymPy write it
 
 
 def infix(e):
     """An expression as Python, and SymPy, would have it: x - 1."""
-    text = ""
-    for product in sorted(e, key=order, reverse=True):
-        sign = " - " if e[product] < 0 else " + "
-        text += (sign if text else sign.strip(" +")) + infix_term(product, abs(e[product]))
-    return text or "0"
+    terms = [infix_term(product, e[product]) for product in sorted(e, key=order, reverse=True)]
+    return " + ".join(terms).replace("+ -", "- ") or "0"
 
 
 def infix_term(product, c):
-    """A product times a positive number: 2*x/3."""
+    """A product times a number: -2*x/3."""
     factors = sorted(product, key=lambda power: by_length(write_power(*power)))
-    above = [infix_power(k, p) for k, p in factors if p > 0]
-    below = [infix_power(k, -p) for k, p in factors if p < 0]
-    if c.numerator != 1 or not above:
-        above.insert(0, str(c.numerator))
-    if c.denominator != 1:
-        below.insert(0, str(c.denominator))
-    below = f"({'*'.join(below)})" if len(below) > 1 else "".join(below)
-    return "*".join(above) + ("/" + below if below else "")
+    n, d = abs(c.numerator), c.denominator
+    above = [str(n)] * (n != 1) + [infix_power(k, p) for k, p in factors if p > 0]
+    below = [str(d)] * (d != 1) + [infix_power(k, -p) for k, p in factors if p < 0]
+    divisor = f"({'*'.join(below)})" if len(below) > 1 else "".join(below)
+    return "-" * (c < 0) + "*".join(above or ["1"]) + ("/" + divisor if divisor else "")
 
 
 def infix_power(k, p):

@@ -18,14 +18,12 @@ significant digits, and the problem is what it sees: first the matrix is rounded
 
 import json
 import math
-import re
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 
-from task import (HELD_OUT, TALK, Task, by_test, held_out, make_commands, read_run,
-                  run_command)
-from tokenizers import EOS, PAD, Floats, as_target
+from task import HELD_OUT, TALK, Task, by_test, held_out, read_run, run_commands
+from tokenizers import EOS, Floats
 
 TOLERANCES = [0.05, 0.02, 0.01, 0.005]
 ENCODINGS = ["p10", "p1000", "b1999", "fp15"]
@@ -39,13 +37,10 @@ SHORT = ["semi-circle", "uniform", "gaussian", "laplace", "abs-sc", "abs-lapl", 
 
 
 def new_eigenvalues(distribution, d, generator):
-    """Eigenvalues of a distribution, in the place of those of Wigner matrices, d (n, size).
-
-    The root mean square of all is 10 sqrt(size / 3), as it is of the Wigner matrices' semicircle,
-    but for Marchenko-Pastur, the distribution of A^T A, A Gaussian: random covariance matrices
-    (slide "Tweaking the training distribution"). Its mean is 10 size / 3, and so is its deviation
-    where the size is large; in general, the deviation is 10/3 sqrt(size (size + 1)).
-    """
+    """Eigenvalues of a distribution, in the place of those of Wigner matrices, d (n, size). Their
+    root mean square is 10 sqrt(size / 3), as that of the Wigner matrices' semicircle, but for
+    Marchenko-Pastur, the distribution of A^T A, A Gaussian: random covariance matrices (slide
+    "Tweaking the training distribution")."""
     size, new = d.size(1), torch.empty_like(d)
     deviation = math.sqrt(size / 3) * COEFFICIENT
     absolute, distribution = distribution.startswith("abs-"), distribution.removeprefix("abs-")
@@ -63,11 +58,9 @@ def new_eigenvalues(distribution, d, generator):
 
 
 def symmetric(distribution, n, size, generator):
-    """n symmetric matrices (n, size, size) whose eigenvalues follow the distribution.
-
-    Decompose a Wigner matrix, M = H D H^T, replace D and recompose. M is Gaussian, so its
-    eigenvectors, the columns of H, point in all directions alike.
-    """
+    """n symmetric matrices (n, size, size) whose eigenvalues follow the distribution: decompose a
+    Wigner matrix, M = H D H^T, replace D and recompose. M is Gaussian, so its eigenvectors, the
+    columns of H, point in all directions alike."""
     m = torch.empty(n, size, size, dtype=torch.float64, device=generator.device)
     m.normal_(0, COEFFICIENT / math.sqrt(3), generator=generator)
     d, h = torch.linalg.eigh(m)  # it takes the lower triangle of M, as if M were symmetric
@@ -75,36 +68,23 @@ def symmetric(distribution, n, size, generator):
     return (m + m.mT) / 2  # M and M^T differ by rounding errors
 
 
-# The eight problems
-
-
-def fixed_signs(h):
-    """Of the vectors v and -v, rows of h, the one that begins with a positive number."""
-    return h * torch.where(h[..., :1] < 0, -1.0, 1.0)
-
-
 def eigenvectors(m):
     """D, the eigenvalues, the largest first, and H^T, an eigenvector in each row."""
     d, h = torch.linalg.eigh(m)
-    return [d.flip(1), fixed_signs(h.mT.flip(1))]
+    h = torch.where(h[:, :1] < 0, -h, h)  # of v and -v, the one that begins with a positive number
+    return [d.flip(1), h.mT.flip(1)]
 
 
 def svd(a):
-    """S, U^T and V^T."""
+    """S, U^T and V^T, with signs so that each row of U^T begins with a positive number."""
     u, s, vt = torch.linalg.svd(a, full_matrices=False)
-    ut = fixed_signs(u.mT)
-    return [s, ut, vt * (ut * u.mT).sum(2, keepdim=True)]  # the sign that went to U^T
+    signs = torch.where(u[:, :1] < 0, -1.0, 1.0)
+    return [s, (u * signs).mT, vt * signs.mT]
 
 
-def identity(vector):
-    """Identity matrices (n, k, k), for vectors (n, k)."""
-    return torch.ones_like(vector).diag_embed()
-
-
-SYMMETRIC = {"eigenvalues", "eigenvectors"}  # problems of symmetric matrices
 OPS = {
-    # The shapes of the operands and of the parts of a solution (r is rows, c columns, k the smaller
-    # of them); the sizes of numbers in the solution, as powers of 10; and operands -> parts.
+    # The eight problems: the shapes of the operands and of the parts of a solution (r is rows, c
+    # columns, k the smaller); its numbers, from which power of 10 to which; and operands -> parts.
     "transpose": ("rc", "cr", (-2, 1), lambda a: [a.mT]),
     "add": ("rc rc", "rc", (-2, 2), lambda a, b: [a + b]),
     "matvec": ("rc c1", "r1", (-2, 4), lambda a, b: [a @ b]),
@@ -116,12 +96,13 @@ OPS = {
 }
 EQUATIONS = {
     # What an answer has to fulfil, where it need not be that of OPS: operands and parts -> the two
-    # sides of each equation.
+    # sides of each equation. (Ones, diagonal: the identity matrix.)
     "eigenvectors": ("H^T M H = D and H^T H = I", lambda m, d, ht: [
-        (ht @ m @ ht.mT, d.diag_embed()), (ht @ ht.mT, identity(d))]),
+        (ht @ m @ ht.mT, d.diag_embed()), (ht @ ht.mT, torch.ones_like(d).diag_embed())]),
     "svd": ("U S V^T = A, U^T U = I and V^T V = I", lambda a, s, ut, vt: [
-        (ut.mT @ s.diag_embed() @ vt, a), (ut @ ut.mT, identity(s)), (vt @ vt.mT, identity(s))]),
-    "inverse": ("A X = I", lambda a, x: [(a @ x, identity(a[:, 0]))]),
+        (ut.mT @ s.diag_embed() @ vt, a), (ut @ ut.mT, torch.ones_like(s).diag_embed()),
+        (vt @ vt.mT, torch.ones_like(s).diag_embed())]),
+    "inverse": ("A X = I", lambda a, x: [(a @ x, torch.ones_like(a[:, 0]).diag_embed())]),
 }
 
 
@@ -136,13 +117,6 @@ def unflatten(rows, shapes):
     return [part.unflatten(1, shape) for part, shape in zip(parts, shapes)]
 
 
-def written(rows, shapes):
-    """The matrices and vectors of the first row, as one writes them: "[[2, 1], [1, 3]]"."""
-    def digits(x):
-        return f"[{', '.join(map(digits, x))}]" if x.ndim else f"{x:.3g}"
-    return ", ".join(digits(part[0]) for part in unflatten(rows, shapes))
-
-
 class LinearAlgebra(Task):
     """A problem is a row of numbers, all coefficients of its operands, and so is a solution."""
 
@@ -154,6 +128,7 @@ class LinearAlgebra(Task):
                      batch_size=1024, epochs=120, lr=3e-4, warmup=3000, test_size=10_000),
     }
     test_flags = {"test_dists", "tolerance"}
+    collate = staticmethod(partial(torch.tensor, dtype=torch.float64))
 
     @staticmethod
     def add_arguments(add):
@@ -170,11 +145,11 @@ class LinearAlgebra(Task):
     def __init__(self, **flags):
         super().__init__(**flags)
         takes, gives, sizes, self.solution = OPS[self.op]
-        self.symmetric = self.op in SYMMETRIC
-        size = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", self.size)
-        if not size:
+        self.symmetric = self.op in ("eigenvalues", "eigenvectors")
+        size = self.size.split("x")
+        if len(size) > 2 or not all(n.isdecimal() and int(n) > 0 for n in size):
             raise ValueError(f"--size {self.size}: it is a number, as 5, or two of them, as 4x6")
-        self.rows, columns = rows, columns = int(size[1]), int(size[2] or size[1])
+        self.rows, columns = rows, columns = int(size[0]), int(size[-1])
         if takes == "rr" and rows != columns:
             raise ValueError(f"--size {self.size}: --op {self.op} is for square matrices")
         if self.train_dist and not self.symmetric:
@@ -213,7 +188,7 @@ class LinearAlgebra(Task):
 
     def operands(self, problems):
         """Problems (n, k) -> their matrices, [(n, rows, columns), ...]."""
-        return unflatten(problems.to(self.device, torch.float64), self.shapes)
+        return unflatten(problems.to(self.device), self.shapes)
 
     def encode(self, problems):
         """Problems -> their words: each operand's dimensions and coefficients."""
@@ -243,8 +218,8 @@ class LinearAlgebra(Task):
         """How far answers (n, m) are from what they should be: (n,), nan where they are none."""
         if self.op not in EQUATIONS:
             return distance(answers, self.solve(problems))
-        parts = unflatten(answers, self.part_shapes)
-        sides = EQUATIONS[self.op][1](*self.operands(problems), *parts)
+        matrices = [*self.operands(problems), *unflatten(answers, self.part_shapes)]
+        sides = EQUATIONS[self.op][1](*matrices)
         return torch.stack([distance(*pair) for pair in sides]).amax(0)  # nan, if one is
 
     def grade(self, problems, tokens):
@@ -254,21 +229,19 @@ class LinearAlgebra(Task):
 
     def findings(self, model, graded, final):
         """Accuracy at each tolerance, for each test; and that of the true solutions, rounded."""
-        def accuracies(errors):
-            return {str(t): (errors <= t).double().mean().item() for t in TOLERANCES}
-
         problems = self.tests[self.distribution]
-        truth = as_target(self.target.encode(self.solve(problems)))[:, None, 1:]
-        return {"accuracy_by_tolerance": {test: accuracies(next(iter(by_beam.values()))[1])
-                                          for test, by_beam in graded.items()},
-                "best_possible": accuracies(self.grade(problems, truth)[1])}
+        errors = {test: next(iter(by_beam.values()))[1] for test, by_beam in graded.items()}
+        errors["truth"] = self.errors(problems, self.target.round(self.solve(problems)))
+        shares = {name: {str(t): (error <= t).double().mean().item() for t in TOLERANCES}
+                  for name, error in errors.items()}
+        return {"best_possible": shares.pop("truth"), "accuracy_by_tolerance": shares}
 
     def explain(self, evals):
         last, (what, _) = evals[-1], EQUATIONS.get(self.op, ("all its numbers together", None))
         yield f"\nAn answer is right up to a relative error (L1) of {self.tolerance:.1%} in {what}."
-        yield "With other tolerances:\n"
-        rows = {"": {t: t for t in TOLERANCES}} | last["accuracy_by_tolerance"]
-        for name, row in (rows | {"(the truth, rounded)": last["best_possible"]}).items():
+        yield "\n    with a tolerance of  " + "".join(f"{t:>8.1%}" for t in TOLERANCES)
+        rows = last["accuracy_by_tolerance"] | {"(the truth, rounded)": last["best_possible"]}
+        for name, row in rows.items():
             yield f"    {name:<21}" + "".join(f"{share:>8.1%}" for share in row.values())
         if self.op == "eigenvalues":
             yield from ["", *beside_the_talk(self.rows, {self.distribution: last})]
@@ -277,7 +250,7 @@ class LinearAlgebra(Task):
         """ "[[2, 1], [1, 3]]" -> [2, 1, 1, 3]; "[[2, 1], [1, 3]], [1, 2]" if it takes two."""
         largest, shapes = self.source.values.max().item(), [f"{r}x{c}" for r, c in self.shapes]
         try:
-            operands = [torch.tensor(x, dtype=torch.float64) for x in json.loads(f"[{text}]")]
+            operands = [self.collate(x) for x in json.loads(f"[{text}]")]
             operands = [x[:, None] if x.ndim == 1 else x for x in operands]  # a vector is a column
             row = torch.cat([x.flatten() for x in operands])
             if ([x.shape for x in operands] != self.shapes or not (row.abs() <= largest).all()
@@ -292,20 +265,24 @@ class LinearAlgebra(Task):
             raise ValueError(f"{text[:60]!r} has no {self.op}, or one of too large numbers")
         return problems[0].tolist()
 
-    def show(self, problem):
-        return written(torch.tensor([problem]), self.shapes)
+    def show(self, problem, shapes=None):
+        """The operands of a problem, or what else has these shapes: "[[2, 1], [1, 3]]"."""
+        def digits(x):
+            return f"[{', '.join(map(digits, x))}]" if x.ndim else f"{x:.3g}"
+        parts = unflatten(self.collate([problem]), shapes or self.shapes)
+        return ", ".join(digits(part[0]) for part in parts)
 
     def question(self, problem):
-        truth = self.solve(torch.tensor([problem]))
-        return f"{self.op} of {self.show(problem)} = {written(truth, self.part_shapes)}"
+        solution = self.solve(self.collate([problem]))[0].tolist()
+        return f"{self.op} of {self.show(problem)} = {self.show(solution, self.part_shapes)}"
 
     def judge(self, problem, words):
         """As grade does, of one translation: ("[3.62, 1.39], error 0.2%", True)."""
-        tokens = [*(self.target.number[word] for word in words.split()), EOS, *[PAD] * self.tgt_len]
-        answers = self.answers(torch.tensor([tokens[: self.tgt_len]], device=self.device))
-        error = self.errors(torch.tensor([problem]), answers).item()
-        said = f"{written(answers, self.part_shapes)}, error {error:.1%}"
-        return (None, False) if math.isnan(error) else (said, error <= self.tolerance)
+        ids = self.target.ids(words)
+        tokens = torch.tensor([ids + [EOS] * (self.tgt_len - len(ids))], device=self.device)
+        right, error = (x.item() for x in self.grade(self.collate([problem]), tokens[None]))
+        said = self.show(self.answers(tokens)[0].tolist(), self.part_shapes)
+        return (None, False) if math.isnan(error) else (f"{said}, error {error:.1%}", right)
 
 
 # Commands
@@ -313,12 +290,12 @@ class LinearAlgebra(Task):
 
 def examples():
     """A 2x2 example of each problem, and of each encoding of numbers."""
-    for op, encoding in [*((op, "fp15") for op in OPS), *(("eigenvalues", e) for e in ENCODINGS)]:
+    for op, encoding in [(op, "fp15") for op in OPS] + [("eigenvalues", e) for e in ENCODINGS]:
         task = LinearAlgebra(op=op, size="2", source_encoding=encoding, target_encoding=encoding)
         problems, solutions = task.draw(1, torch.Generator().manual_seed(1))
-        source, target = task.encode(problems), task.target.encode(solutions)
-        print(f"{task.question(problems[0].tolist())}\n    in {encoding}: "
-              f"{task.source.text(source[0])}  =>  {task.target.text(target[0])}\n")
+        print(task.question(problems[0].tolist()))
+        print(f"    in {encoding}: {task.source.text(task.encode(problems)[0])}  =>  "
+              f"{task.target.text(task.target.encode(solutions)[0])}\n")
 
 
 def beside_the_talk(size, results):
@@ -347,4 +324,4 @@ def table(runs):
 
 
 if __name__ == "__main__":
-    run_command(make_commands(examples, table)[0])
+    run_commands(examples, table)

@@ -22,7 +22,7 @@ from functools import cached_property
 
 import torch
 
-from task import TALK, Task, make_commands, read_run, run_command
+from task import TALK, Task, read_run, run_commands
 from tokenizers import Integers
 
 GCDS = 100  # the GCDs that are tested one by one, and drawn when the outcomes are engineered
@@ -117,8 +117,7 @@ class GCD(Task):
 
     @cached_property
     def stratified(self):
-        """Pairs of each GCD 1..100, as many of each, but for chance. One without a held-out pair,
-        as 97 may be under --max-int 100, is not among them."""
+        """As many pairs of each GCD 1..100, but for chance; none of one without a held-out pair."""
         return self.test_pairs("uniform")
 
     # Step III: judge
@@ -152,7 +151,8 @@ class GCD(Task):
         """Which GCDs are predicted right; at the end, also what is predicted for each."""
         pairs = self.stratified
         _, answers = self.grade(pairs, self.translate(model, pairs))
-        predictions = most_frequent(torch.gcd(*pairs.T), answers)
+        gcds = torch.gcd(*pairs.T)
+        predictions = {k: most_frequent(answers[gcds == k]) for k in gcds.unique().tolist()}
         correct = [k for k, (f, share) in predictions.items() if f == k and share >= LEARNED]
         return {"correct_gcds": correct} | ({"predictions": predictions} if final else {})
 
@@ -169,9 +169,9 @@ class GCD(Task):
             f"GCDs it gets right at least {LEARNED:.0%} of the time, of 1 to {GCDS}: {len(gcds)}",
             listed("    ", gcds or ["none"]), "",
             "For pairs of GCD k, the answer it gives most often, f(k), and how often (* = right):",
-            "", prediction_table(predictions), "",
-            "Does it compute GCDs? Not if it follows the talk's three rules. Then it recognises the",
-            "multiples of some integers by their digits, as we do those of 5, and no more.",
+            "", *prediction_table(predictions), "",
+            "Does it compute GCDs? Not if it follows the talk's three rules. Then it recognises "
+            "the\nmultiples of some integers by their digits, as we do those of 5, and no more.",
             "", *rules(predictions, self.base, evals), "",
             "A share 6 / (pi k)^2 of all pairs has GCD k. So a model is right on",
             f"{expected:8.1%} of pairs if it knows the {len(gcds)} GCDs above and no other "
@@ -184,14 +184,10 @@ class GCD(Task):
 # frequent prediction f(k) for pairs of GCD k, and the share of these pairs that get it.
 
 
-def most_frequent(gcds, answers):
-    """The table, of GCDs (n,) and what was predicted for them (n,)."""
-    predictions = {}
-    for k in gcds.unique().tolist():
-        values, counts = answers[gcds == k].unique(return_counts=True)
-        top = counts.argmax()
-        predictions[k] = [values[top].item(), counts[top].item() / counts.sum().item()]
-    return predictions
+def most_frequent(answers):
+    """The most frequent of answers (n,), and its share."""
+    f = answers.mode().values.item()
+    return [f, (answers == f).double().mean().item()]
 
 
 def primes_of(n):
@@ -206,15 +202,11 @@ def listed(heading, items):
 
 def prediction_table(predictions):
     """The talk's Table 3: predictions for GCD 1 to 36, in three columns."""
-    def cell(k):
-        if k not in predictions:
-            return " " * 26
-        f, share = predictions[k]
-        return f"{k:>5}{f:>7}{'*' if f == k else ' '}{share:>8.1%}     "
-
-    lines = ["    k   f(k)        %     " * 3]
-    lines += [cell(row) + cell(row + 12) + cell(row + 24) for row in range(1, 13)]
-    return "\n".join(line.rstrip() for line in lines)
+    cells = {k: f"{k:>5}{f:>7}{'*' if f == k else ' '}{share:>8.1%}     "
+             for k, (f, share) in predictions.items()}
+    yield ("    k   f(k)        %     " * 3).rstrip()
+    for row in range(1, 13):
+        yield "".join(cells.get(k, " " * 26) for k in (row, row + 12, row + 24)).rstrip()
 
 
 def beyond_the_base(predictions, base):
@@ -226,27 +218,21 @@ def beyond_the_base(predictions, base):
 
 
 def rules(predictions, base, evals):
-    """The three rules of the talk, each judged on this model: lines of text (paper, section 4).
-
-    R1 to R3; or where a prime beyond those of the base was learned, G1 to G3, the rules with
-    grokking (slide "Large bases and grokking"), which allow the small primes in their order.
-    """
-    grokked, small = beyond_the_base(predictions, base), []
-    for p in range(2, GCDS):
-        if p in grokked:
-            small.append(p)
-        elif primes_of(p) == [p] and base % p:
-            break  # the first prime that was not learned: the later ones are not in order
-    letter = "G" if grokked else "R"
+    """The talk's three rules, each judged on this model: lines of text (paper, section 4). R1 to
+    R3; or where a prime beyond those of the base was learned, G1 to G3, the rules with grokking
+    (slide "Large bases and grokking"), which allow the small primes in their order."""
+    grokked = beyond_the_base(predictions, base)
+    missed = [p for p in range(2, GCDS) if primes_of(p) == [p] and base % p and p not in grokked]
+    small = [p for p in grokked if p < min(missed, default=GCDS)]  # the later ones: out of order
+    r = "G" if grokked else "R"
     share = sum(share for _, share in predictions.values()) / len(predictions)
-    yield f"{letter}1  Predictions are deterministic: {share:.1%} of pairs get the f(k) of their GCD k."
+    yield f"{r}1  Predictions are deterministic: {share:.1%} of pairs get the f(k) of their GCD k."
 
     correct = [k for k, (f, _) in predictions.items() if f == k]
-    allowed = math.prod([base, *small])
-    # k is a product of these primes if it divides their seventh powers: 2^7 is above 100
-    others = [k for k in correct if pow(allowed, 7, k) != 0]
+    allowed = {*primes_of(base), *small}
+    others = [k for k in correct if not allowed.issuperset(primes_of(k))]
     also = f" and of the small primes {', '.join(map(str, small))}" * bool(small)
-    yield (f"{letter}2  Correct predictions, f(k) = k, are products of the primes of {base}{also}: "
+    yield (f"{r}2  Correct predictions, f(k) = k, are products of the primes of {base}{also}: "
            f"{len(correct) - len(others)} of {len(correct)} are.")
     if others:
         yield listed("    Exceptions: ", others)
@@ -258,7 +244,7 @@ def rules(predictions, base, evals):
     largest = {k: max((d for d in correct if k % d == 0), default="a divisor") for k in predictions}
     broken = [f"f({k}) = {f}, not {largest[k]}" for k, (f, _) in predictions.items()
               if f != largest[k]]
-    yield (f"{letter}3  f(k) is the largest correct prediction that divides k: for "
+    yield (f"{r}3  f(k) is the largest correct prediction that divides k: for "
            f"{len(predictions) - len(broken)} of {len(predictions)} GCDs k.")
     if broken:
         yield listed("    Exceptions: ", broken)
@@ -269,29 +255,24 @@ def rules(predictions, base, evals):
 
 def examples():
     """The same pairs in three bases. In which of them does one see the multiples of 4?"""
-    pairs = torch.tensor([[10, 32], [12, 28], [36, 100], [310, 930]])
     for base in (2, 10, 31):
-        task = GCD(base=base)
+        write = Integers(base).write
         print(f"In base {base}:\n")
-        for pair in pairs:
-            source, target = task.encode(pair[None]), task.target.encode(torch.gcd(*pair)[None, None])
-            print(f"    gcd({task.show(pair.tolist())})".ljust(19), task.source.text(source[0]),
-                  "=>", task.target.text(target[0]))
+        for a, b in [(10, 32), (12, 28), (36, 100), (310, 930)]:
+            print(f"    gcd({a}, {b})".ljust(19), write(a), write(b), "=>", write(math.gcd(a, b)))
         print()
 
 
 def table(runs):
     """The best run in each base beside the talk's: accuracy, and how many GCDs were learned."""
-    kinds = {"uniform operands": ("uniform", "natural"),
-             "log-uniform operands": ("log-uniform", "natural"),
-             "log-uniform operands and outcomes": ("log-uniform", "log-uniform")}
+    kinds = [("uniform", "natural"), ("log-uniform", "natural"), ("log-uniform", "log-uniform")]
     runs = sorted(map(read_run, runs), key=lambda run: run[1][-1]["accuracy"])
-    for title, talk in TALK["gcd"].items():
-        ours = {start["base"]: (f"{100 * evals[-1]['accuracy']:.1f}", len(evals[-1]["correct_gcds"]))
-                for start, evals in runs if start["max_int"] == 1_000_000
-                and (start["operands"], start["outcomes"]) == kinds[title]}
+    for kind, (title, talk) in zip(kinds, TALK["gcd"].items()):
+        ours = {start["base"]: (f"{100 * last['accuracy']:.1f}", len(last["correct_gcds"]))
+                for start, (*_, last) in runs if start.get("max_int") == 1_000_000
+                and (start["operands"], start["outcomes"]) == kind}
         if ours:
-            yield f"{title[0].upper()}{title[1:]}: accuracy, and GCDs learned (in brackets the talk's)"
+            yield f"{title.capitalize()}: accuracy, and GCDs learned (in brackets the talk's)"
             for base in sorted({*map(int, talk), *ours}):
                 (accuracy, gcds), theirs = ours.get(base, "--"), talk.get(str(base), "--")
                 yield f"  base {base:<6}{accuracy:>6} ({theirs[0]}) {gcds:>5} ({theirs[1]})"
@@ -299,4 +280,4 @@ def table(runs):
 
 
 if __name__ == "__main__":
-    run_command(make_commands(examples, table)[0])
+    run_commands(examples, table)

@@ -6,8 +6,6 @@ Lample and Charton, same title, arXiv 1912.01412.
     python train.py --task integrate
     python integrate.py                           ten examples of each kind
     python integrate.py table runs/integrate-*    several runs beside the talk's table
-    python integrate.py make bwd FILE             a file of examples, in the published format
-    python integrate.py sympy bwd fwd ibp         how many test problems SymPy solves
 
 Step I, generate, in three ways: forward, draw f and have SymPy integrate it; backward, draw F and
 differentiate it; by parts, draw F and G and get the integral of F g from a known one of f G. They
@@ -23,7 +21,6 @@ import multiprocessing
 import os
 import random
 import signal
-import sys
 import zlib
 from bisect import bisect
 from collections import Counter
@@ -39,8 +36,8 @@ import calculus
 from calculus import (Undefined, add, content_and_rest, derivative, evaluate, forget, from_prefix,
                       infix, is_constant, is_real, multiply, normal, parse, prefix, scale,
                       to_sympy, without_constants)
-from task import HELD_OUT, TALK, Task, make_commands, read_run, run_command
-from tokenizers import Expressions, as_target, read_prefix
+from task import HELD_OUT, TALK, Task, positive, read_run, run_commands
+from tokenizers import PAD, Expressions, as_target, read_prefix
 
 WORDS = 512  # no problem or solution is longer
 
@@ -100,13 +97,13 @@ def forward(max_ops, rng):
 def by_parts(max_ops, rng, known):
     """IBP: draw F and G; where the integral of f G is known, that of F g is F G minus it."""
     F, G = draw_function(max_ops, rng), draw_function(min(4, max_ops), rng)
-    rest = scale(known.integral(expand(derivative(F), G)), -1)
+    rest = scale(known_integral(known, expand(derivative(F), G)), -1)
     problem = multiply(F, derivative(G))
     solutions = [without_constants(add(FG, rest)) for FG in (multiply(F, G), expand(F, G))]
     solution = min(solutions, key=lambda e: len(prefix(e)))
     if not problem or not solution:
         raise Undefined("a constant")
-    known.learn(problem, solution)
+    learn(known, problem, solution)
     return problem, solution
 
 
@@ -115,29 +112,30 @@ def expand(a, b):
     return add(*(multiply({p: c}, {q: d}) for p, c in a.items() for q, d in b.items()))
 
 
-class KnownIntegrals:
-    """Integrals of functions, which are found again up to a factor, and in sums term by term."""
+def learn(known, f, F):
+    """Note an integral of f, so that it is found again, up to a factor. known: {f: F}, texts."""
+    c, f = content_and_rest(f)
+    known.setdefault(prefix(f), prefix(scale(F, Fraction(1) / c)))
 
-    def __init__(self, pairs=(), table=()):
-        self.table = dict(table)
-        for f, F in dict(pairs).items():
-            self.learn(from_prefix(f), from_prefix(F))
-            forget()
 
-    def learn(self, f, F):
-        c, f = content_and_rest(f)
-        self.table.setdefault(prefix(f), (c, prefix(F)))
-
-    def integral(self, f):
-        """The integral of f, or Undefined."""
-        if not f:
-            return f
+def known_integral(known, f):
+    """The integral of f, or of its terms, up to a factor; or Undefined."""
+    if f:
         c, rest = content_and_rest(f)
-        if found := self.table.get(prefix(rest)):
-            return scale(from_prefix(found[1]), Fraction(c) / found[0])
-        if len(f) == 1:
-            raise Undefined("not a known integral")
-        return add(*(self.integral({term: a}) for term, a in f.items()))
+        if F := known.get(prefix(rest)):
+            return scale(from_prefix(F), c)
+    if len(f) == 1:
+        raise Undefined("not a known integral")
+    return add(*(known_integral(known, {term: a}) for term, a in f.items()))
+
+
+def known_integrals(pairs):
+    """Pairs of texts as by_parts takes them."""
+    known = {}
+    for f, F in pairs.items():
+        learn(known, from_prefix(f), from_prefix(F))
+        forget()
+    return known
 
 
 class OutOfTime(BaseException):
@@ -145,8 +143,7 @@ class OutOfTime(BaseException):
 
 
 def in_time(seconds, function, *args):
-    """function(*args), or None if it takes more processor time. Windows has no such timer: there
-    the time is not limited."""
+    """function(*args), or None if it takes more processor time; on Windows there is no limit."""
     def stop(*_):
         raise OutOfTime
 
@@ -173,14 +170,11 @@ def load_sympy():
 
 
 def sympy_integral(problem, seconds=0.1, heurisch=False, meijerg=False):
-    """The elementary integral that SymPy finds in so many seconds, or ""; both are texts.
-
-    In ten times as many it finds one in twenty more. So do heurisch and meijerg, two methods of its
-    integrate that take most of the time.
-    """
+    """The elementary integral that SymPy finds in so many seconds, or ""; both are texts. In ten
+    times as many it finds one in twenty more. So do heurisch and meijerg, its slowest methods."""
     sympy = load_sympy()
     for name in ("_integral_cache", "_parts_u_cache"):  # notes on what was not finished in time
-        getattr(sys.modules["sympy.integrals.manualintegrate"], name, {}).clear()
+        getattr(sympy.integrals.manualintegrate, name, {}).clear()
     try:
         f = from_prefix(problem)
         ask = partial(sympy.integrate, heurisch=heurisch, meijerg=meijerg)
@@ -204,33 +198,25 @@ def same(f, g):
         for shift in (0, mpmath.mpc("0.37", "0.41")):
             compared = 0
             for z in POINTS:
-                y = value(f, z + shift)
+                y = evaluate(f, z + shift, mpmath)
                 if mpmath.isfinite(y) and (shift or abs(mpmath.im(y)) <= abs(y) / 10**40):
                     compared += 1
-                    if not abs(y - value(g, z + shift)) <= (abs(y) + 1e-20) / 10**20:
+                    error = abs(y - evaluate(g, z + shift, mpmath))
+                    if not error <= (abs(y) + 1e-20) / 10**20:  # nan is not
                         return False
             if compared >= 3:
                 return True
     return False
 
 
-def value(e, z):
-    """The value at z, perhaps infinite; nan if there is none."""
-    try:
-        return evaluate(e, z, mpmath)
-    except (ArithmeticError, ValueError):
-        return mpmath.nan
-
-
 # Many examples, {problem: solution}, both texts
 
-GENERATORS = {"bwd": backward, "fwd": forward, "ibp": by_parts}
-ATTEMPTS = {"bwd": (50_000, 1000), "fwd": (1000, 250), "ibp": (100_000, 5000)}  # a block, a job
+GENERATORS = {"fwd": forward, "bwd": backward, "ibp": by_parts}
+ATTEMPTS = {"fwd": (1000, 250), "bwd": (50_000, 1000), "ibp": (100_000, 5000)}  # a block, a job
 KNOWN = 100_000  # backward examples: the known integrals that integration by parts begins with
 
 
 def is_held_out(problem):
-    """Whether a problem is held out for testing, whatever set it comes from."""
     return zlib.crc32(problem.encode()) % HELD_OUT == 0
 
 
@@ -242,13 +228,12 @@ def fits(f, F, max_words):
 def draw_examples(kind, part, max_ops, known, attempts):
     """What a range of attempts makes, each drawn from a seed of its own. Forward problems have the
     solution "" as yet. What by_parts learns is forgotten: no range depends on another."""
-    pairs, generate = {}, GENERATORS[kind]
-    if kind == "ibp":
-        generate = partial(by_parts, known=KnownIntegrals(table=known.table))
-    gc.disable()  # to look for garbage would take 13% of the time; `forget` does so once in a while
+    pairs, more = {}, [dict(known)] if kind == "ibp" else []
+    gc.disable()  # to look for garbage would take 13% of the time
     for i in attempts:
         try:
-            f, F = generate(max_ops, random.Random(f"{kind} {part} {max_ops} {i}"))
+            rng = random.Random(f"{kind} {part} {max_ops} {i}")
+            f, F = GENERATORS[kind](max_ops, rng, *more)
             problem, solution = prefix(f), "" if F is None else prefix(F)
             if is_held_out(problem) == (part == "test") and fits(problem, solution, WORDS):
                 pairs.setdefault(problem, solution)
@@ -260,8 +245,8 @@ def draw_examples(kind, part, max_ops, known, attempts):
 
 
 # Sets of examples: a text file each, in the published format, "1|sub Y' f <tab> F". It only grows,
-# by whole blocks. In its name is a hash of what makes it, which is this file down to here, and
-# calculus.py: who changes that gets a new set, and the old one stays.
+# by whole blocks. Its name and first line hold a hash of what makes it, which is this file down to
+# here, and calculus.py: who changes that gets a new set, and the old one stays.
 
 DATA, END = Path("data"), "# end of a block\n"
 CODE = zlib.crc32(Path(__file__).read_bytes().partition(b"\n# Sets of examples")[0]
@@ -292,14 +277,11 @@ def make_set(kind, part, max_ops, size, workers, max_words=WORDS):
             if number == len(blocks):
                 print(f"{path}: {len(pairs):,} of {size:,} examples", flush=True)
                 if kind == "ibp" and not known:
-                    known = KnownIntegrals(make_set("bwd", "train", max_ops, KNOWN, workers))
-                end = file.seek(0, 2)
+                    known = known_integrals(make_set("bwd", "train", max_ops, KNOWN, workers))
                 blocks.append(make_block(kind, part, max_ops, number, workers, seen, known))
-                if file.seek(0, 2) > end:
-                    raise ValueError(f"{path}: another process is making it; wait until it is done")
                 file.write(blocks[number] + END)
                 file.flush()
-            block = dict(read_line(line) for line in blocks[number].splitlines() if "\t" in line)
+            block = dict(map(read_line, blocks[number].splitlines()))
             new = {f: F for f, F in block.items() if F and fits(f, F, max_words)}
             seen |= block.keys()
             pairs |= new
@@ -312,15 +294,13 @@ def make_block(kind, part, max_ops, number, workers, seen, known):
     SymPy does not solve, so that none is put to it twice."""
     size, job = ATTEMPTS[kind]
     jobs = [range(i, i + job) for i in range(number * size, (number + 1) * size, job)]
-    pairs = {}
-    for drawn in parallel(partial(draw_examples, kind, part, max_ops, known), jobs, workers):
-        pairs |= {f: F for f, F in drawn.items() if f not in seen}
+    drawn = parallel(partial(draw_examples, kind, part, max_ops, known), jobs, workers)
+    pairs = {f: F for pairs in drawn for f, F in pairs.items() if f not in seen}
     if kind == "fwd":
         load_sympy()
         pairs = dict(zip(pairs, parallel(sympy_integral, pairs, workers)))
-    head = f"# {kind} {part}, up to {max_ops} operators, made by code {CODE:08x}\n"
-    return head * (number == 0) + "".join(("1" if F else "# 1") + f"|sub Y' {f}\t{F}\n"
-                                          for f, F in pairs.items())
+    head = f"# {kind} {part}, made by code {CODE:08x}\n" * (number == 0)
+    return head + "".join(f"{'' if F else '# '}1|sub Y' {f}\t{F}\n" for f, F in pairs.items())
 
 
 def read_line(line):
@@ -332,25 +312,14 @@ def read_line(line):
 def read_file(path, size, max_words):
     """The first examples of a file of anyone's; other lines are skipped."""
     pairs, skipped = {}, 0
-    try:
-        with open(path) as file:
-            for f, F in (read_line(line) for line in file if line[0] != "#"):
-                if None in (read_prefix(f), read_prefix(F)) or not fits(f, F, max_words):
-                    skipped += 1
-                elif len(pairs) < size:
-                    pairs.setdefault(f, F)
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not a file of text") from None
+    with open(path, errors="replace") as file:
+        for f, F in (read_line(line) for line in file if line[0] != "#"):
+            if None in (read_prefix(f), read_prefix(F)) or not fits(f, F, max_words):
+                skipped += 1
+            elif len(pairs) < size:
+                pairs.setdefault(f, F)
     print(f"{path}: {len(pairs):,} examples; {skipped:,} lines are malformed or too long, skipped")
     return pairs
-
-
-def kinds_of(data):
-    """"bwd+ibp" -> ["bwd", "ibp"]; each may be a file."""
-    for kind in data.split("+"):
-        if kind not in GENERATORS and not Path(kind).is_file():
-            raise ValueError(f"{kind}: neither fwd, bwd or ibp, nor a file")
-    return data.split("+")
 
 
 # Step III, judge: is F' = f?
@@ -401,19 +370,18 @@ class Integration(Task):
             help="fwd, bwd, ibp, a file, or several of them, as bwd+ibp")
         add("--test-data", nargs="+", metavar="DATA",
             help="the same, for tests; if not given, as the training data")
-        add("--max-ops", type=int, default=5, help="operators in a random function")
-        add("--max-words", type=int, default=50, help="words in a problem or a solution")
-        add("--examples", type=int, default=200_000, help="training examples of each kind")
-        add("--workers", type=int, default=os.cpu_count(), help="processes that make and judge")
+        add("--max-ops", type=positive(int), default=5, help="operators in a random function")
+        add("--max-words", type=positive(int), default=50, help="words in a problem or a solution")
+        add("--examples", type=positive(int), default=200_000, help="examples of each kind")
+        add("--workers", type=positive(int), default=os.cpu_count(), help="processes for the data")
 
     def __init__(self, **flags):
         super().__init__(**flags)
-        for flag in ("max_ops", "max_words", "examples", "workers"):
-            if (n := getattr(self, flag)) < 1:
-                raise ValueError(f"--{flag.replace('_', '-')} {n}: it can be 1 or more")
-        kinds = kinds_of(self.train_data)
+        kinds = self.train_data.split("+")
         self.test_data = self.test_data or kinds
-        all(map(kinds_of, self.test_data))  # refuses what is none
+        for kind in "+".join([*kinds, *self.test_data]).split("+"):
+            if kind not in GENERATORS and not Path(kind).is_file():
+                raise ValueError(f"{kind}: neither fwd, bwd or ibp, nor a file")
         self.src_len, self.tgt_len = self.max_words, self.max_words + 1  # and <eos>
         self.title = f"Integrals of functions of up to {self.max_ops} operators ({self.train_data})"
         self.name = "-".join(["integrate", *(Path(kind).stem for kind in kinds)]
@@ -422,7 +390,7 @@ class Integration(Task):
     def load(self, data, part, size):
         """So many examples of each kind, or file, that data names."""
         pairs = {}
-        for kind in kinds_of(data):
+        for kind in data.split("+"):
             pairs |= (make_set(kind, part, self.max_ops, size, self.workers, self.max_words)
                       if kind in GENERATORS else read_file(kind, size, self.max_words))
         if not pairs:
@@ -435,22 +403,20 @@ class Integration(Task):
 
     @cached_property
     def training(self):
-        """The set without the problems of the tests: problems and solutions as bytes, each the
-        number of a word. The shortest come first."""
+        """Problems, in none of the tests, and solutions. The shortest come first."""
         taken = {f for problems in self.tests.values() for f in problems}
-        pairs = self.load(self.train_data, "train", self.examples)
-        rows = [[bytes(self.source.ids(text)) for text in pair] for pair in pairs.items()
-                if pair[0] not in taken]
-        if not rows:
+        pairs = self.load(self.train_data, "train", self.examples).items()
+        pairs = [pair for pair in pairs if pair[0] not in taken]
+        if not pairs:
             raise ValueError(f"{self.train_data}: all its examples are in the tests")
-        random.Random(1).shuffle(rows)  # those of one length come in no order
-        return sorted(rows, key=lambda row: len(row[0]) + len(row[1]))
-
-    def prepare(self):
-        self.training
+        random.Random(1).shuffle(pairs)  # those of one length come in no order
+        return sorted(pairs, key=lambda pair: pair[0].count(" ") + pair[1].count(" "))
 
     def encode(self, problems):
-        return pad([bytes(self.source.ids(problem)) for problem in problems])
+        rows = [bytes(self.source.ids(text)) for text in problems]
+        width = max(map(len, rows))
+        words = bytearray(b"".join(row.ljust(width, bytes([PAD])) for row in rows))
+        return torch.frombuffer(words, dtype=torch.uint8).view(len(rows), width).long()
 
     def batch(self, n, generator):
         """As Task's. They are of similar lengths: neighbours in the training set."""
@@ -458,7 +424,7 @@ class Integration(Task):
         first = torch.randint(len(self.training) - n + 1, (), generator=generator,
                               device=generator.device).item()
         problems, solutions = zip(*self.training[first : first + n])
-        return pad(problems), as_target(pad(solutions))
+        return self.encode(problems), as_target(self.encode(solutions))
 
     def read(self, text):
         """ "x*cos(x)" -> mul x cos x"""
@@ -486,31 +452,24 @@ class Integration(Task):
     def grade(self, problems, tokens):
         """A problem is solved if one of the beam's hypotheses is right. Then, the verdicts."""
         texts = [[*filter(None, map(self.target.text, beam))] for beam in tokens.tolist()]
-        verdicts = [*parallel(partial(in_time, 20, judge_beam), zip(problems, texts), self.workers)]
-        return torch.tensor([bool(RIGHT_VERDICTS & {*(said or ())}) for said in verdicts]), verdicts
+        judged = parallel(partial(in_time, 20, judge_beam), zip(problems, texts), self.workers)
+        verdicts = [said or ["wrong"] for said in judged]
+        return torch.tensor([said[-1] in RIGHT_VERDICTS for said in verdicts]), verdicts
 
     def findings(self, model, graded, final):
         """How many hypotheses got which verdict."""
-        return {"verdicts": {
-            test: {beam: dict(Counter(said for all in judged for said in all or ["wrong"]))
-                   for beam, (_, judged) in by.items()}
-            for test, by in graded.items()}} if final else {}
+        return {"verdicts": {test: {beam: dict(Counter(sum(verdicts, [])))
+                                    for beam, (_, verdicts) in by_beam.items()}
+                             for test, by_beam in graded.items()}} if final else {}
 
     def explain(self, evals):
         yield ("\nA problem is solved if one of so many hypotheses, the beam, is right: if its\n"
                "derivative was proved to be the problem, by the normal form, or verified, by its\n"
                "values at points. Of the hypotheses, down to the right one:\n")
-        for test, by in evals[-1]["verdicts"].items():
-            for beam, counts in by.items():
+        for test, by_beam in evals[-1]["verdicts"].items():
+            for beam, counts in by_beam.items():
                 told = ", ".join(f"{n} {said}" for said, n in sorted(counts.items()))
                 yield f"    {test}, beam {beam}: {told}"
-
-
-def pad(rows):
-    """Words of problems or solutions, as bytes -> a LongTensor (n, the longest)."""
-    width = max(map(len, rows))
-    flat = bytearray(b"".join(row.ljust(width, b"\0") for row in rows))  # 0 is the padding
-    return torch.frombuffer(flat, dtype=torch.uint8).view(len(rows), width).long()
 
 
 # Commands
@@ -520,65 +479,26 @@ def table(runs):
     """Runs beside the talk's table of out-of-distribution results, in percent."""
     ours = {start["train_data"]: evals[-1]["accuracy_by_test"] for start, evals
             in map(read_run, runs) if start["task"] == "integrate"}
-    for test in ("fwd", "bwd", "ibp"):
+    for test in GENERATORS:
         yield f"tested on {test}" + "".join(f"{f'beam {beam}':>15}" for beam in (1, 10, 50))
         for kind, talk in TALK["integration"].items():
             by = ours.get(kind, {}).get(test, {})
-            cells = [f"{100 * by[beam]:.1f}" if beam in by else "-" for beam in talk[test]]
-            yield f"  {kind:<12}" + "".join(f"{f'{cell} ({theirs})':>15}" for cell, theirs
-                                            in zip(cells, talk[test].values()))
+            cells = [f"{f'{100 * by[beam]:.1f}' if beam in by else '-'} ({theirs})"
+                     for beam, theirs in talk[test].items()]
+            yield f"  {kind:<12}" + "".join(f"{cell:>15}" for cell in cells)
         yield ""
 
 
 def examples():
     """Ten short examples of each kind: functions and their integrals."""
     show = Integration().show
-    known = KnownIntegrals(draw_examples("bwd", "train", 5, None, range(8000)))
-    for kind in ("fwd", "bwd", "ibp"):
+    known = known_integrals(draw_examples("bwd", "train", 5, None, range(8000)))
+    for kind, generate in GENERATORS.items():
         pairs = draw_examples(kind, "train", 5, known, range(1000)).items()
         solved = ((show(f), F or sympy_integral(f, 0.5)) for f, F in pairs if 8 < len(show(f)) < 45)
         short = ((f, show(F)) for f, F in solved if F and len(show(F)) < 50)
-        print("\n".join([GENERATORS[kind].__doc__, *(f"    {f:<46}{F}" for f, F
-                                                     in islice(short, 10)), ""]))
-
-
-def make_file(args):
-    """make a file of examples, in the published format"""
-    pairs = make_set(args.kind, "train", args.max_ops, args.examples, args.workers, args.max_words)
-    args.file.write_text("".join(f"1|sub Y' {f}\t{F}\n" for f, F in pairs.items()))
-
-
-def sympy_row(args):
-    """the share of the test problems that SymPy solves, with all its methods"""
-    ask = partial(sympy_integral, seconds=args.seconds, heurisch=None, meijerg=None)
-    task = Integration(max_ops=args.max_ops, max_words=args.max_words, workers=args.workers)
-    with open(args.unsolved, "w") as file:
-        for kind in args.kinds:
-            problems = task.load(kind, "test", args.test_size)
-            solutions = zip(problems, parallel(ask, problems, args.workers))
-            unsolved = [infix(from_prefix(f)) for f, F in solutions if not F]
-            print(f"{kind}: SymPy solves {1 - len(unsolved) / len(problems):.1%} of "
-                  f"{len(problems)} problems in {args.seconds} s each", flush=True)
-            file.writelines(f"{f}\n" for f in unsolved)
-
-
-def main(argv=None):
-    parser, commands = make_commands(examples, table)
-    for name, function in [("make", make_file), ("sympy", sympy_row)]:
-        command = commands.add_parser(name, help=function.__doc__)
-        command.set_defaults(command=function)
-        add = command.add_argument
-        if name == "make":
-            add("kind", choices=GENERATORS)
-            add("file", type=Path)
-        else:
-            add("kinds", nargs="+", choices=GENERATORS)
-            add("--test-size", type=int, default=100, help="problems of each kind")
-            add("--seconds", type=int, default=30, help="processor time for each")
-            add("--unsolved", default=os.devnull, help="a file for the problems that are left")
-        Integration.add_arguments(add)
-    run_command(parser, argv)
+        print(generate.__doc__, *(f"    {f:<46}{F}" for f, F in islice(short, 10)), "", sep="\n")
 
 
 if __name__ == "__main__":
-    main()
+    run_commands(examples, table)

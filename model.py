@@ -14,9 +14,8 @@ it imports torch and nothing else, and it never learns what its integers stand f
                                          |
                                     <bos> + 2    target so far
 
-In the talk: "6-layer encoder-decoder transformers", "1-layer transformers, 64 dimensions".
-References: Vaswani et al. 2017 (the transformer, arXiv 1706.03762); Xiong et al. 2020 (why the norm
-comes first, 2002.04745); Press & Wolf 2017 (shared output embedding, 1608.05859).
+Slide: "Training models". References: Vaswani et al. 2017 (the transformer, arXiv 1706.03762); Xiong
+et al. 2020 (the norm comes first, 2002.04745); Press & Wolf 2017 (output embedding, 1608.05859).
 
 >>> model = Transformer(src_words=15, tgt_words=15, src_len=16, tgt_len=9, dim=64, heads=4,
 ...                     enc_layers=1, dec_layers=1, pad=0, bos=1, eos=2)
@@ -94,9 +93,8 @@ class DecoderLayer(nn.Module):
         self.norm3, self.feed_forward = nn.LayerNorm(dim), feed_forward(dim)
 
     def forward(self, x, past, causal_mask, memory, memory_mask):
-        """past: the keys and values of the words before x, None if there are none. memory: those of
-        the problem. -> the new x, and the keys and values up to its end: the past of the next call.
-        """
+        """past: keys and values of the words before x, or None. memory: those of the problem. ->
+        the new x, and the keys and values up to its end, the past of the next call."""
         h = self.norm1(x)
         present = self.attention.keys_values(h)
         if past is not None:
@@ -111,11 +109,10 @@ class DecoderLayer(nn.Module):
 class Transformer(nn.Module):
     """Translates sequences of src_words words into sequences of tgt_words words.
 
-    src_len, tgt_len: the longest source and target (its end word counted) that fit the position
-    tables. pad, bos, eos: the words, of both vocabularies, that fill up, begin and end a sequence.
-    word_std: the deviation of the words' embeddings at the start, 1 / sqrt(dim) if not given. In
-    large vocabularies a smaller one is better: what is random at first stays, and blurs what a word
-    comes to mean.
+    src_len, tgt_len: the most words of a source, and of a target with its end word. pad, bos, eos:
+    the words, of both vocabularies, that fill up, begin and end a sequence. word_std: the deviation
+    of the words' embeddings at the start, 1 / sqrt(dim) if not given. In large vocabularies a
+    smaller one is better: what is random at first stays, and blurs what a word comes to mean.
     """
 
     def __init__(self, src_words, tgt_words, src_len, tgt_len, dim, heads, enc_layers, dec_layers,
@@ -148,11 +145,9 @@ class Transformer(nn.Module):
         return [layer.cross_attention.keys_values(x) for layer in self.decoder], mask
 
     def decode(self, tgt, memory, memory_mask, cache=None):
-        """tgt (batch, time) -> logits (batch, time, tgt_words) of each next word, and the cache.
-
-        The cache holds, per layer, the keys and values of the words before tgt. tgt may have k
-        rows for each row of the memory: k translations of one problem.
-        """
+        """tgt (batch, time) -> logits (batch, time, tgt_words) of each next word, and the cache:
+        per layer, the keys and values of the words so far. tgt may have k rows for each row of the
+        memory: k translations of one problem."""
         cache = cache or [None] * len(self.decoder)
         start = 0 if cache[0] is None else cache[0][0].size(2)
         stop = start + tgt.size(1)
@@ -175,14 +170,12 @@ class Transformer(nn.Module):
         """The `beam` best translations of each row of src, best first: words and log-probability.
 
         src (n, time) -> LongTensor (n, beam, tgt_len), without <bos>, padded after <eos>, and
-        FloatTensor (n, beam), -inf where there are fewer translations than that. chunk: how many
-        translations are searched for at a time; problems of similar lengths go together.
+        FloatTensor (n, beam), -inf where there are fewer translations. chunk: how many are searched
+        for at a time; problems of similar lengths go together.
         """
-        lengths, order = (src != self.pad).sum(dim=1).sort(stable=True)
-        parts = [self.beam_search(src[rows, : longest[-1]], beam) for rows, longest in zip(
-            order.split(max(1, chunk // beam)), lengths.split(max(1, chunk // beam)))]
-        tokens, logp = (torch.cat(part)[order.argsort()] for part in zip(*parts))
-        return tokens, logp
+        order = (src != self.pad).sum(dim=1).argsort(stable=True)
+        parts = [self.beam_search(src[rows], beam) for rows in order.split(max(1, chunk // beam))]
+        return tuple(torch.cat(part)[order.argsort()] for part in zip(*parts))
 
     def beam_search(self, src, beam):
         """Keep the `beam` likeliest beginnings, grow each by a word; beam 1 is greedy decoding.
@@ -191,7 +184,7 @@ class Transformer(nn.Module):
         still beat a finished one: its log-probability can only fall, its length is bounded.
         """
         n, device, tgt_words = len(src), src.device, self.tgt_embedding.num_embeddings
-        memory, cache = self.encode(src), None
+        memory, cache = self.encode(src[:, (src != self.pad).any(dim=0)]), None
         tokens = torch.full((n, beam, self.tgt_len), self.pad, device=device)
         done, done_logp = tokens, torch.full((n, beam), -torch.inf, device=device)
         done_score, live = done_logp, done_logp.clone()

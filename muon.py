@@ -1,9 +1,8 @@
 """Muon: an optimizer for the matrices inside the layers.
 
 Adam scales each weight's step by itself. Muon takes the whole matrix: it averages its gradients, as
-momentum does, and makes all singular values of the average about 1. So what the gradient says in a
-weak voice counts as much as what it says loudly, and rare things are learned sooner: in base 10,
-that the last three digits tell a multiple of 8.
+momentum does, and makes all singular values of the average about 1. So a weak direction of the
+gradient counts as much as a strong one, and what rarely matters is learned sooner.
 
 References: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; Liu et
 al. 2025, arXiv 2502.16982 (section 2.2: the size of a step, so that it is that of Adam's).

@@ -97,7 +97,7 @@ class Task:
 
     def prepare(self):
         """Make what training needs; train.py calls it once, before the first step."""
-        self.tests  # drawn now, and kept
+        self.tests, self.batch(1, torch.Generator(self.device))  # tests and sets are kept
 
     # Step III: judge
 
@@ -208,6 +208,15 @@ def read_run(folder):
     raise ValueError(f"{folder} holds no log of a run with an evaluation")
 
 
+def positive(kind):
+    """The argparse type of an int or float above 0."""
+    def number(text):
+        if not 0 < kind(text) < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return kind(text)
+    return number
+
+
 class Parser(argparse.ArgumentParser):
     """argparse's, but that what is wrong is said in one line, with exit status 2."""
 
@@ -224,19 +233,16 @@ class Parser(argparse.ArgumentParser):
             self.error(f"{error.filename or 'output'}: {error.strerror}")
 
 
-def make_commands(examples, table):
+def run_commands(examples, table, argv=None):
     """The commands of a module that generates: without any, it prints examples; "table RUN..."
-    prints runs beside the talk's table. -> the parser, and where it takes further commands."""
+    prints runs beside the talk's table."""
     parser = Parser(description=f"Without a command: {examples.__doc__.splitlines()[0]}")
-    parser.set_defaults(command=lambda args: examples())
-    commands = parser.add_subparsers(metavar="COMMAND")
-    command = commands.add_parser("table", help="several runs beside the talk's table")
-    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run")
-    command.set_defaults(command=lambda args: print("\n".join(table(args.runs))))
-    return parser, commands
-
-
-def run_command(parser, argv=None):
-    """Do what the command line says."""
+    parser.add_argument("command", nargs="?", choices=["table"], help="runs beside the talk's")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="the folder of a run")
     args = parser.parse_args(argv)
-    parser.call(args.command, args)
+    if not args.command:
+        parser.call(examples)
+    elif args.runs:
+        parser.call(lambda: print("\n".join(table(args.runs))))
+    else:
+        parser.error("table: name the folders of runs")

@@ -41,16 +41,13 @@ class Vocabulary:
         return " ".join(self.words[i] for i in takewhile(lambda i: i not in (PAD, EOS), tokens))
 
     def ids(self, text):
-        """Words separated by spaces -> their numbers. An unknown word is a ValueError."""
-        try:
-            return [self.number[word] for word in text.split()]
-        except KeyError as error:
-            raise ValueError(f"{error.args[0]!r} is not a word of this vocabulary") from None
+        """Words separated by spaces -> their numbers. An unknown word is a KeyError."""
+        return [self.number[word] for word in text.split()]
 
 
 def pack(tokens):
-    """Close the gaps: move the padding of each row (n, width) to its end. What is left is as wide as
-    the longest row."""
+    """Close the gaps: move the padding of each row (n, width) to its end. The rows are then as wide
+    as the longest needs."""
     tokens = tokens.gather(1, (tokens == PAD).byte().argsort(dim=1, stable=True))
     return tokens[:, : (tokens != PAD).sum(dim=1).max()]
 
@@ -69,17 +66,15 @@ class Integers(Vocabulary):
     """
 
     def __init__(self, base, extra=()):
-        if base < 2:
-            raise ValueError(f"base {base}: a base is 2 or more")
         super().__init__(["+", "-"] + [str(digit) for digit in range(base)] + [*extra])
         self.base = base
         self.plus, self.minus, self.zero = (self.number[word] for word in "+-0")
 
     def length(self, n):
         """How many words n takes: its sign and its digits."""
-        digits, n = 1, abs(n)
-        while n >= self.base:
-            digits, n = digits + 1, n // self.base
+        digits = 1
+        while abs(n) >= self.base**digits:
+            digits += 1
         return 1 + digits
 
     def spell(self, values):

@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 
 from model import Transformer
 from muon import Muon
-from task import Parser, evaluations
+from task import Parser, evaluations, positive
 from tokenizers import BOS, EOS, PAD
 
 TASKS = {"gcd": "gcd:GCD", "eigen": "eigen:LinearAlgebra", "integrate": "integrate:Integration",
@@ -186,15 +186,6 @@ def config_of(args):
     return flags | {"processes": WORLD}
 
 
-def positive(kind):
-    """The argparse type of an int or float above 0."""
-    def number(text):
-        if not 0 < kind(text) < math.inf:
-            raise argparse.ArgumentTypeError(f"{text} is not above 0")
-        return kind(text)
-    return number
-
-
 def list_experiments():
     """--list: the commands of results/README.md, under the titles of their slides."""
     page = Path(__file__).with_name("results") / "README.md"
@@ -225,11 +216,9 @@ def make_parser(task, scale):
     add("--heads", type=positive(int), help="attention heads")
     add("--enc-layers", type=positive(int), help="encoder layers")
     add("--dec-layers", type=positive(int), help="decoder layers")
-    add("--word-std", type=positive(float),
-        help="deviation of the words' embeddings at the start; if not given, 1 / sqrt(dim)")
+    add("--word-std", type=positive(float), help="deviation of embeddings at the start (dim**-0.5)")
     add("--seed", type=int, default=1, help="the same seed, the same numbers")
-    add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto",
-        help="auto takes CUDA if it is there")
+    add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="CUDA if there")
     add("--beam", type=positive(int), nargs="+", default=[1], help="beam sizes to evaluate")
     add("--test-size", type=positive(int), help="held-out test examples")
     add("--out", type=Path, help="the run's folder; if not given, runs/<task and main flags>")
@@ -282,7 +271,7 @@ def make_task(task_class, args):
 
 def check_agreement(args, config, test_flags):
     """Refuse flags that are not those of the checkpoint's run, but for a few that may change."""
-    may_change = {"scale", "epochs", "test_size", "beam"} | test_flags
+    may_change = {"scale", "epochs", "test_size", "beam", *test_flags}
     may_change |= set() if args.resume else {"processes"}
     for name in config.keys() - may_change:
         if config[name] != vars(args)[name]:
@@ -344,6 +333,8 @@ def run(argv):
     if args.plot:
         import plot  # most calls do not need it
         plot.need_matplotlib()
+        if args.ask == "-":
+            raise ValueError("--plot draws one problem, not those of standard input")
     check_memory(args, task)
     model = make_model(args, task, checkpoint)
     if args.ask is not None:

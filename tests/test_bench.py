@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import bench
+import integrate
 import train
 
 TINY = ("--task gcd --base 6 --max-int 200 --dim 16 --heads 2 --enc-layers 2 --dec-layers 3 "
@@ -105,7 +106,7 @@ def test_learning_stops_at_the_last_target_or_when_time_is_over(monkeypatch, cap
         "theirs 10% in 10.0 s, 64 examples", "theirs 99% not in 20.0 s, 128 examples"]
 
 
-def test_the_rows(monkeypatch, capsys):
+def test_the_rows(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(bench, "RESULTS", [([0.0, 1.1], 100, TINY)])
     monkeypatch.setattr(bench, "SPEEDS", [TINY])
     monkeypatch.setattr(bench, "STEPS", 2)
@@ -116,6 +117,12 @@ def test_the_rows(monkeypatch, capsys):
     assert len(re.findall(r"nn.Transformer, [\de-]+ +110% +not in +[\d.]+ s, +128 exa", out)) == 3
     assert len(re.findall(r"ours [\d,]+ examples/s, nn.Transformer [\d,]+: [\d.]+ times", out)) == 1
     assert len(re.findall(r"\d+ matrix products alone take \d+% of our time", out)) == 1
+
+    monkeypatch.setattr(integrate, "DATA", tmp_path)
+    monkeypatch.setattr(integrate, "ATTEMPTS", {"bwd": (500, 500)})
+    bench.main(["sympy", "--test-size", "5", "--max-ops", "2", "--workers", "1"])
+    share, *unsolved = capsys.readouterr().out.partition("# bwd: ")[2].splitlines()
+    assert share == f"SymPy solves {1 - len(unsolved) / 5:.1%} of 5"
 
     bench.main(["speed", "--batch-size", "8"])
     out = capsys.readouterr().out

@@ -60,9 +60,8 @@ def differences(e, s):
             except (ArithmeticError, ValueError):
                 continue
             if sure and truth.imag == 0 and mpmath.isfinite(truth) and abs(truth) < 1e50:
-                try:
-                    value = evaluate(e, point, mpmath)
-                except OverflowError:  # the tanh of a number of more than 10,000 bits
+                value = evaluate(e, point, mpmath)
+                if mpmath.isnan(value):  # the tanh of a number of more than 10,000 bits
                     continue
                 yield abs(value - truth) / (abs(truth) + mpmath.mpf("1e-30"))
 
@@ -126,7 +125,7 @@ def test_the_normal_form_of_a_normal_form_is_itself():
     ("sqrt(4*x+4)", "2*sqrt(x+1)"), ("sqrt(x^3)", "x^(3/2)"), ("1/sqrt(2)", "sqrt(2)/2"),
     ("log(12)", "2*log(2) + log(3)"), ("sqrt(sqrt(x))", "x^(1/4)"),
     ("sqrt(x^2*sin(x))^2", "x^2*sin(x)"), ("acos(0)", "pi/2"),
-    ("sin(acos(x))", "sqrt(1-x^2)"), ("x^0", "1"),
+    ("x^0", "1"),
     ("0.5*x", "x/2"), ("x^x", "exp(x*log(x))"), ("sec(x) + coth(x)", "1/cos(x) + 1/tanh(x)"),
 ])
 def test_one_function_one_form(one, other):
@@ -188,8 +187,8 @@ def test_numbers_that_would_take_hours_are_refused():
             parse(text)
     with pytest.raises(Undefined):
         to_sympy(parse("(x+1)^1001"))
-    with mpmath.workdps(50), pytest.raises(OverflowError):
-        evaluate(parse("sin(exp(exp(x)))"), mpmath.mpf(12), mpmath)
+    with mpmath.workdps(50):
+        assert mpmath.isnan(evaluate(parse("sin(exp(exp(x)))"), mpmath.mpf(12), mpmath))
     assert time.process_time() - begin < 1
 
 
@@ -201,10 +200,9 @@ def test_prefix_speaks_as_the_published_data_do():
     assert normal(("div", "x", 4)) == {next(iter(calculus.X)): Fraction(1, 4)}
 
 
-def test_forgetting_leaves_nothing_half_known(monkeypatch):
+def test_forgetting_leaves_nothing_half_known():
     e = parse("E*x")
-    monkeypatch.setattr(calculus, "FACTORS", {})
-    monkeypatch.setattr(calculus, "TEXTS", {})
+    calculus.forget(limit=0)
     assert parse("E*x") == parse("exp(1)*x") == parse(str(sympy.E * x)) != e
 
 

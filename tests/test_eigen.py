@@ -15,7 +15,7 @@ import eigen
 import train
 from eigen import (DISTRIBUTIONS, OPS, TOLERANCES, LinearAlgebra, new_eigenvalues, symmetric,
                    unflatten)
-from task import held_out, make_commands, run_command
+from task import held_out, run_commands
 from tokenizers import EOS
 
 SIGMA = 10 / math.sqrt(3)  # the deviation of coefficients uniform in -10..10
@@ -360,7 +360,7 @@ def start(**flags):
 
 
 def run_table(*folders):
-    run_command(make_commands(eigen.examples, eigen.table)[0], ["table", *map(str, folders)])
+    run_commands(eigen.examples, eigen.table, ["table", *map(str, folders)])
 
 
 def test_the_table_of_several_runs(tmp_path, capsys):
@@ -471,6 +471,14 @@ def test_what_is_shown_can_be_read_back(op):
     task, problems, _ = draw(20, op=op, size="2")
     for problem in problems.tolist():
         assert task.read(task.show(problem)) == problem
+
+
+def test_a_question_is_solved_in_double_precision():
+    """As problems are in training. With less, the third digit of this one is wrong."""
+    matrix = [[-9.91, -7.89, -4.28], [-9.46, -0.568, -8.8], [5.44, 4.87, 1.89]]
+    task = make(op="svd")
+    question = task.question(task.read(json.dumps(matrix)))
+    assert f"[{abs(np.linalg.svd(matrix)[2][1, 0]):.3g}, -0.804, 0.593]" in question
 
 
 @pytest.mark.parametrize("op, text, why", [

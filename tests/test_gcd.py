@@ -328,6 +328,9 @@ def test_the_table_of_several_runs(tmp_path, capsys):
         result = {"event": "eval", "accuracy": 0.936, "correct_gcds": [1, 2, 3]}
         (tmp_path / name).mkdir()
         (tmp_path / name / "log.jsonl").write_text(f"{json.dumps(start)}\n{json.dumps(result)}\n")
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "log.jsonl").write_text(
+        '{"event": "start", "task": "eigen"}\n{"event": "eval", "accuracy": 0.99}')  # no GCDs
     text = "\n".join(gcd.table(sorted(tmp_path.iterdir())))
     uniform, log_uniform = text.split("Log-uniform operands")
     rows = [line.split() for line in uniform.splitlines() if "base" in line]

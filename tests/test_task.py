@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from task import HELD_OUT, Parser, Task, held_out, make_commands, read_run, run_command
+from task import HELD_OUT, Parser, Task, held_out, read_run, run_commands
 from tokenizers import EOS, Integers
 
 
@@ -193,10 +193,15 @@ def test_a_module_prints_examples_or_a_table(capsys):
         """A few examples."""
         print("7+9")
 
-    parser, _ = make_commands(examples, lambda runs: [f"{len(runs)} runs", runs[0].name])
-    run_command(parser, [])
-    run_command(parser, ["table", "runs/a", "runs/b"])
+    def table(runs):
+        return [f"{len(runs)} runs", runs[0].name]
+
+    run_commands(examples, table, [])
+    run_commands(examples, table, ["table", "runs/a", "runs/b"])
     assert capsys.readouterr().out == "7+9\n2 runs\na\n"
+    with pytest.raises(SystemExit) as stop:
+        run_commands(examples, table, ["table"])
+    assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize("error, line", [
