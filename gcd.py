@@ -157,7 +157,8 @@ class GCD(Task):
         return {"correct_gcds": correct} | ({"predictions": predictions} if final else {})
 
     def headline(self, result):
-        return f"{super().headline(result)}, {len(result['correct_gcds'])} GCDs of {GCDS}"
+        n = len(result["correct_gcds"])
+        return f"{super().headline(result)}, {n} GCD{'s' * (n != 1)} of {GCDS}"
 
     def explain(self, evals):
         last, primes = evals[-1], primes_of(self.base)
