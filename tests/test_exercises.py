@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ def test_quotes_are_those_of_the_logs(accuracy, gcds, name):
 def test_results_are_of_the_commands_of_the_page():
     """What is in results/ under the name of a command on the page was made by it, but for the flags
     that are about evaluation."""
-    for args in map(read_flags, COMMANDS):
+    for args in map(copy, map(read_flags, COMMANDS)):
         if (ROOT / "results" / args.out.name).exists():
             start, *_, end = log(args.out.name)
             for name in {"beam", "test_data"} & vars(args).keys():

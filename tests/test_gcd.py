@@ -224,7 +224,7 @@ def test_the_rules_are_recognised_in_a_model_that_follows_them():
 
 def test_grokking_is_judged_by_the_rules_with_grokking():
     """A model that grokked 3 in epoch 2, and confuses 7 with 4."""
-    task = GCD(base=10, test_size=5000)
+    task = GCD(base=10, test_size=2000)
     before = three_rules(10)
     after = lambda k: 4 if k == 7 else three_rules(30)(k)
     evals = [{"epoch": epoch, "examples": 0} | task.evaluate(Oracle(task, f), final=epoch == 3)

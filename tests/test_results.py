@@ -5,6 +5,7 @@ import json
 import pkgutil
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ def log(name):
     return [json.loads(line) for line in (RESULTS / name / "log.jsonl").read_text().splitlines()]
 
 
+@cache
 def read_flags(flags):
     """The flags of a command; out is the folder that it writes to."""
     return train.read_flags([*shlex.split(flags), "--device", "cpu"])[0]
