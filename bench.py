@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import train
 from integrate import parallel, sympy_integral
 from model import Transformer
-from task import Parser
+from task import Parser, by_test
 from tokenizers import BOS, EOS, PAD
 
 warnings.filterwarnings("ignore", "enable_nested_tensor")  # torch, about its own encoder
@@ -97,7 +97,7 @@ def learn(name, targets, budget, args, task, model, optimizers):
             epoch += 1
             clock += timeit(lambda: train.train_epoch(args, task, model, optimizers, epoch, steps),
                             number=1)
-            accuracy = min(by["1"] for by in task.evaluate(model)["accuracy_by_test"].values())
+            accuracy = min(by_test(task.evaluate(model)).values())
         print(f"    {name:<21}{target:.0%}{'' if accuracy >= target else ' not':>5} in "
               f"{clock:>6.1f} s, {epoch * steps * args.batch_size:>9,} examples", flush=True)
     return clock if accuracy >= target else math.inf

@@ -26,7 +26,7 @@ from bisect import bisect
 from collections import Counter
 from fractions import Fraction
 from functools import cache, cached_property, partial
-from itertools import accumulate, count, islice
+from itertools import accumulate, chain, count, islice
 from pathlib import Path
 
 import mpmath
@@ -458,7 +458,7 @@ class Integration(Task):
 
     def findings(self, model, graded, final):
         """How many hypotheses got which verdict."""
-        return {"verdicts": {test: {beam: dict(Counter(sum(verdicts, [])))
+        return {"verdicts": {test: {beam: dict(Counter(chain.from_iterable(verdicts)))
                                     for beam, (_, verdicts) in by_beam.items()}
                              for test, by_beam in graded.items()}} if final else {}
 

@@ -154,7 +154,7 @@ class Transformer(nn.Module):
         if stop > self.tgt_len:
             raise ValueError(f"a target of {stop} words; the model takes {self.tgt_len}")
         x = self.tgt_embedding(tgt) + self.tgt_position.weight[start:stop]
-        causal_mask = torch.full((stop, stop), -torch.inf, device=x.device).tril(-1)[:, start:]
+        causal_mask = x.new_full((stop, stop - start), -torch.inf).tril(-1 - start)
         new_cache = []
         for layer, past, keys_values in zip(self.decoder, cache, memory):
             x, present = layer(x, past, causal_mask, keys_values, memory_mask)

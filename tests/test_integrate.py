@@ -22,7 +22,6 @@ import pytest
 import sympy
 import torch
 
-import calculus
 import integrate
 import train
 from calculus import Undefined, add, from_prefix, parse, prefix, to_sympy, without_constants
