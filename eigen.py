@@ -22,7 +22,7 @@ from functools import cached_property, partial
 
 import torch
 
-from task import HELD_OUT, TALK, Task, by_test, held_out, read_run, run_commands
+from task import TALK, Task, by_test, read_run, run_commands
 from tokenizers import EOS, Floats
 
 TOLERANCES = [0.05, 0.02, 0.01, 0.005]
@@ -204,8 +204,7 @@ class LinearAlgebra(Task):
         tests, others = {}, self.test_dists if self.symmetric else []
         for name in dict.fromkeys([self.distribution, *others]):
             generator = torch.Generator().manual_seed(2112_01898)
-            rows, _ = self.sample((HELD_OUT + 1) * self.test_size + 1000, generator, name)
-            tests[name] = rows[held_out(rows)][: self.test_size]  # a tenth of the rows: enough
+            tests[name], _ = self.draw(self.test_size, generator, testing=True, distribution=name)
         return tests
 
     # Step III: judge

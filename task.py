@@ -73,11 +73,12 @@ class Task:
         """Rows of numbers, equal for problems that are the same: both are held out, or none is."""
         return problems
 
-    def draw(self, n, generator, testing=False):
-        """n problems and solutions: of those held out for testing, or of all the others."""
-        problems, solutions = self.sample(n, generator)
+    def draw(self, n, generator, testing=False, **kind):
+        """n problems and solutions: of those held out for testing, or of all the others. kind: what
+        else `sample` is told."""
+        problems, solutions = self.sample(n, generator, **kind)
         while len(todo := (held_out(self.identity(problems)) != testing).nonzero().flatten()):
-            problems[todo], solutions[todo] = self.sample(len(todo), generator)
+            problems[todo], solutions[todo] = self.sample(len(todo), generator, **kind)
         return problems, solutions
 
     def encode(self, problems):

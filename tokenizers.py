@@ -17,7 +17,6 @@ solution. <pad> fills the shorter rows of a batch, so that all rows have one len
 """
 
 import math
-from functools import reduce
 from itertools import product, takewhile
 
 import torch
@@ -116,12 +115,9 @@ class Integers(Vocabulary):
 
     def read(self, text):
         """Words -> the int, or None where they are not one: '+ 1 0' -> 10, '1 +' -> None."""
-        sign, *words = text.split() or [""]
-        digits = [self.number.get(word, PAD) - self.zero for word in words]
-        if sign not in ("+", "-") or not digits or not all(0 <= d < self.base for d in digits):
-            return None
-        size = reduce(lambda n, digit: n * self.base + digit, digits)
-        return -size if sign == "-" else size
+        row = [self.number.get(word, BOS) for word in text.split()]  # BOS: it is no digit
+        value, valid = self.decode(torch.tensor([row or [PAD]]))
+        return value.item() if valid else None
 
 
 class Floats(Vocabulary):

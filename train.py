@@ -27,11 +27,9 @@ from muon import Muon
 from task import Parser, evaluations, positive
 from tokenizers import BOS, EOS, PAD
 
-TASKS = {"gcd": "gcd:GCD", "eigen": "eigen:LinearAlgebra", "integrate": "integrate:Integration",
-         "sums": "translations.sums:Sums",
-         "roots": "translations.roots:Roots",
-         "derivatives": "translations.derivatives:Derivatives",
-         "recurrences": "translations.recurrences:Recurrences"}
+TASKS = {"gcd": "gcd:GCD", "eigen": "eigen:LinearAlgebra", "integrate": "integrate:Integration"}
+for path in sorted(Path(__file__).with_name("translations").glob("[!_]*.py")):  # sums.py: Sums
+    TASKS[path.stem] = f"translations.{path.stem}:{path.stem.title()}"
 
 RANK = int(os.environ.get("RANK", 0))  # which process this is, of how many: torchrun sets it
 WORLD = int(os.environ.get("WORLD_SIZE", 1))
@@ -72,6 +70,10 @@ def train_step(model, optimizers, src, tgt, lr):
     loss = cross_entropy(logits.flatten(0, 1).float(), tgt[:, 1:].flatten(), ignore_index=PAD)
     model.zero_grad()
     loss.backward()
+    if WORLD > 1:  # the processes take one step together, along the mean of their gradients
+        for p in model.parameters():
+            torch.distributed.all_reduce(p.grad)
+            p.grad /= WORLD
     torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -112,7 +114,6 @@ def train(args, task, model, checkpoint):
     log = [event for event in start["log"] if event["event"] != "end"]
     begin = time.perf_counter() - start["seconds"]
     steps = math.ceil(args.epoch_size / (args.batch_size * WORLD))
-    parallel = torch.nn.parallel.DistributedDataParallel(model) if WORLD > 1 else model
 
     def write(epoch, events):
         """Log what happened, and save it with all that --resume needs."""
@@ -127,8 +128,8 @@ def train(args, task, model, checkpoint):
         write(start["epoch"], {"resume" if checkpoint else "start": config_of(args) | {
             "torch": str(torch.__version__), "device": device}})
     for epoch in range(start["epoch"] + 1, args.epochs + 1):
-        loss, speed, line = train_epoch(args, task, parallel, optimizers, epoch, steps)
-        if RANK == 0:  # the others go on, and wait at the next exchange of gradients
+        loss, speed, line = train_epoch(args, task, model, optimizers, epoch, steps)
+        if RANK == 0:  # the others wait at the next mean of gradients
             with autocast(args.device):
                 result = task.evaluate(model, args.beam, final=epoch == args.epochs)
             events = {"eval": {"loss": loss, "examples_per_second": round(speed)} | result}
@@ -143,7 +144,7 @@ def train(args, task, model, checkpoint):
 
 
 def join_processes(args, task):
-    """All processes average their gradients. The first one makes the data; the others wait."""
+    """Meet the other processes. The first one makes the data; the others wait for it."""
     torch.distributed.init_process_group("nccl" if args.device == "cuda" else "gloo",
                                          timeout=datetime.timedelta(days=1))
     if RANK == 0:

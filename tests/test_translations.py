@@ -15,7 +15,7 @@ import torch
 import train
 from task import HELD_OUT, Task, held_out
 from tokenizers import Integers
-from translations.combinations import LinearCombinations
+from translations._combinations import LinearCombinations
 from translations.derivatives import Derivatives
 from translations.recurrences import Recurrences
 from translations.roots import Roots
@@ -230,7 +230,7 @@ class Doubles(Task):
         return answer, answer is not None and Fraction(answer, 2) == problem[0]
 
 
-def test_a_task_of_your_own_needs_one_line_in_train(tmp_path, monkeypatch, capsys):
+def test_a_task_of_your_own_is_a_class_and_no_more(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(train.TASKS, "doubles", f"{__name__}:Doubles")
     flags = ["--task", "doubles", "--out", str(tmp_path), "--device", "cpu"]
     train.main([*flags, "--dim", "64", "--epochs", "1", "--epoch-size", "20000",
@@ -242,7 +242,7 @@ def test_a_task_of_your_own_needs_one_line_in_train(tmp_path, monkeypatch, capsy
     assert "2*21; the model says, best first:\n  right  42  (" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["sums", "combinations", "derivatives", "roots", "recurrences"])
+@pytest.mark.parametrize("name", ["sums", "_combinations", "derivatives", "roots", "recurrences"])
 def test_the_example_in_the_docstring(name):
     module = importlib.import_module(f"translations.{name}")
-    assert doctest.testmod(module) == (0, 2 if name == "combinations" else 3)
+    assert doctest.testmod(module) == (0, 2 if name == "_combinations" else 3)

@@ -12,7 +12,7 @@
 import torch
 
 from task import Task
-from translations.combinations import LinearCombinations
+from translations._combinations import LinearCombinations
 
 
 class Derivatives(Task):

@@ -15,7 +15,7 @@ import torch
 
 from task import Task
 from tokenizers import Integers
-from translations.combinations import LinearCombinations
+from translations._combinations import LinearCombinations
 
 
 class Recurrences(Task):

@@ -17,7 +17,7 @@ import torch
 
 from task import Task
 from tokenizers import Floats
-from translations.combinations import LinearCombinations
+from translations._combinations import LinearCombinations
 
 
 class Roots(Task):
