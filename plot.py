@@ -2,7 +2,11 @@
 
     python plot.py curves results/gcd-base30 results/gcd-base31    accuracy of runs
     python plot.py curves results/gcd-base31-max900-adam           of one run, the GCDs learned too
+    python plot.py sieve results/gcd-base31-max900                 which GCDs it knew, and when
+    python plot.py digits results/gcd-base10                       the digits, as the model has them
+    python plot.py distributions 5                                 eigenvalues of 5x5 matrices
     python plot.py table results/eigen-eigenvalues3-*              the talk's Table 1
+    python plot.py lengths data/*-test-*.txt                       of problems and solutions
     python plot.py tree "x*cos(2*x)"                               an expression
     python train.py --task gcd --plot                              the curve of this run
     python train.py --task gcd --ask "10 32" --plot                where its model looks
@@ -34,6 +38,8 @@ import numpy as np
 import torch
 
 from calculus import infix, parse, prefix, write_number
+from eigen import DISTRIBUTIONS, symmetric
+from integrate import WORDS, read_file
 from task import TALK, Parser, by_test, read_run
 from tokenizers import read_prefix
 
@@ -142,7 +148,58 @@ def draw_learned(ax, news, gap):
     ax.set_title("on the curve: where it learned the GCDs that it knows in the end")
 
 
+def sieve(folder):
+    """The GCDs 1 to 100 that a run knew, black, at each evaluation."""
+    start, evals = read_run(folder)
+    if start["task"] != "gcd":
+        raise ValueError(f"{folder} holds no run of gcd")
+    known = np.array([[k in event["correct_gcds"] for k in range(1, 101)] for event in evals])
+    figure = new_figure(8, 1.2 + min(5, 0.09 * len(evals)))
+    ax = figure.add_subplot(xlabel="GCD", ylabel="epoch", title=name_of(folder, start))
+    ax.imshow(known, cmap="Greys", aspect="auto", interpolation="none",
+              extent=(0.5, 100.5, evals[-1]["epoch"] + 0.5, evals[0]["epoch"] - 0.5))
+    ax.set_xticks([1, *range(5, 101, 5)])
+    return figure
+
+
+def digits(folder):
+    """The digits of a base as points: their embeddings, along the two directions in which they
+    differ most (principal components)."""
+    start, _ = read_run(folder)
+    path = next((path for path in (Path(folder, "checkpoint.pt"), Path(folder, "model.pt"))
+                 if path.exists()), None)
+    if start["task"] != "gcd" or path is None:
+        raise ValueError(f"{folder} holds no model of gcd")
+    weights = torch.load(path, map_location="cpu", weights_only=True)["model"]
+    points = weights["src_embedding.weight"][-start["base"]:].float()  # the last words: digits
+    points = points - points.mean(dim=0)
+    x, y = (points @ torch.linalg.svd(points)[2][:2].T).T.tolist()
+    figure = new_figure(5, 5)
+    ax = figure.add_subplot(title=f"embeddings of the digits of {name_of(folder, start)}")
+    ax.plot(x, y, linestyle="none")  # so that the axes have room for all
+    for digit, place in enumerate(zip(x, y)):
+        ax.annotate(str(digit), place, ha="center", va="center")
+    ax.set_aspect("equal")
+    return figure
+
+
 # Eigenvalues
+
+
+def distributions(size):
+    """Eigenvalues of random symmetric matrices, as many as the size says, of each distribution."""
+    if not size.isdecimal() or not 0 < int(size) <= 100:
+        raise ValueError(f"{size!r} is no size of matrices, as 5 is")
+    figure = new_figure(8, 3.6)
+    axes = figure.subplots(2, 4, sharex=True)
+    for ax, name in zip(axes.flat, DISTRIBUTIONS):
+        matrices = symmetric(name, 100_000 // int(size), int(size), torch.Generator().manual_seed(1))
+        values = torch.linalg.eigvalsh(matrices).flatten()
+        ax.hist(values.numpy(), bins=80, range=(-60, 60), density=True, color=COLOURS[0])
+        ax.set(title=name, yticks=[])
+    axes.flat[-1].set_axis_off()
+    figure.supxlabel(f"eigenvalues of {size}x{size} matrices", fontsize=9)
+    return figure
 
 
 def table(*folders):
@@ -178,6 +235,24 @@ def table(*folders):
 
 
 # Expressions
+
+
+def lengths(*files):
+    """How many words problems and solutions have, in files of integrals."""
+    figure = new_figure(8, 1.2 + 1.3 * len(files))
+    axes = figure.subplots(len(files), 1, squeeze=False, sharex=True)[:, 0]
+    for ax, path in zip(axes, files):
+        pairs = [*read_file(path, 10_000, WORDS).items()]
+        if not pairs:
+            raise ValueError(f"{path} holds no pairs of functions and integrals")
+        for texts, what, colour in zip(zip(*pairs), ("problems", "solutions"), COLOURS):
+            counts = [len(text.split()) for text in texts]
+            ax.hist(counts, bins=range(1, max(counts) + 2), density=True, histtype="step",
+                    color=colour, label=f"{what}, {sum(counts) / len(counts):.0f} on average")
+        ax.set(title=Path(path).stem, yticks=[])
+        ax.legend(frameon=False)
+    axes[-1].set_xlabel("words")
+    return figure
 
 
 def layout(tree):
@@ -275,7 +350,9 @@ def main(argv=None):
     parser = Parser(prog="plot.py", description=__doc__.partition("\n\n>>>")[0],
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(metavar="PICTURE", required=True)
-    for draw, inputs, number in [(curves, "RUN", "+"), (table, "RUN", "+"), (tree, "FUNCTION", 1)]:
+    for draw, inputs, number in [
+            (curves, "RUN", "+"), (sieve, "RUN", 1), (digits, "RUN", 1), (distributions, "SIZE", 1),
+            (table, "RUN", "+"), (lengths, "FILE", "+"), (tree, "FUNCTION", 1)]:
         command = commands.add_parser(draw.__name__, help=draw.__doc__)
         command.add_argument("inputs", nargs=number, metavar=inputs)
         command.add_argument("--plot", type=Path, metavar="FILE", help="the PNG (<picture>.png)",

@@ -155,6 +155,9 @@ def test_without_matplotlib(capsys, monkeypatch, tmp_path):
     (["table", RESULTS / "gcd-base2"], "gcd-base2 holds no run of eigenvalues"),
     (["table", RESULTS / "eigen-inverse2"], "eigen-inverse2 holds no run of eigenvalues"),
     (["table", *RESULTS.glob("eigen-eigenvalues?-laplace")], "sizes 3 and 4 do not go into"),
+    (["sieve", RESULTS / "eigen-add7"], "eigen-add7 holds no run of gcd"),
+    (["digits", RESULTS / "eigen-add7"], "eigen-add7 holds no model of gcd"),
+    (["distributions", "five"], "'five' is no size of matrices"),
     (["tree", "x*cos(2*x"], "'x*cos(2*x': that is not an expression"),
     (["tree", "f(x)"], "'f(x)' is not a function of x"),
     (["tree", "1/(x-x)"], "division by zero"),
@@ -227,6 +230,45 @@ def test_the_heat_map_is_what_the_logs_say(matplotlib):
         assert ours == f"{100 * by_test(evals[-1])[column]:.0f}"
         theirs = TALK["eigenvalues"]["5"][row]
         assert talk == f"({theirs[eigen.DISTRIBUTIONS.index(column)]})"
+
+
+def test_the_sieve_is_what_the_log_says(matplotlib):
+    image = plot.sieve(RESULTS / "gcd-base31-max900").axes[0].images[0].get_array()
+    _, evals = read_run(RESULTS / "gcd-base31-max900")
+    assert image.shape == (len(evals), 100)
+    for row, event in zip(image, evals):
+        assert [k for k, known in enumerate(row, 1) if known] == event["correct_gcds"]
+
+
+def test_embeddings_in_a_plane_are_drawn_as_they_are(matplotlib, tmp_path):
+    """Ten points of a plane in 16 dimensions: in the picture they have the same distances."""
+    points = torch.randn(10, 2) @ torch.linalg.qr(torch.randn(16, 2))[0].T + 3
+    weights = {"src_embedding.weight": torch.cat([torch.randn(5, 16), points])}
+    torch.save({"model": weights}, tmp_path / "model.pt")
+    events = [{"event": "start", "task": "gcd", "base": 10}, {"event": "eval"}]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    texts = plot.digits(tmp_path).axes[0].texts
+    assert [text.get_text() for text in texts] == [*"0123456789"]
+    drawn = torch.tensor([text.xy for text in texts], dtype=torch.float32)
+    assert torch.allclose(torch.cdist(drawn, drawn), torch.cdist(points, points), atol=1e-4)
+
+
+def test_the_histograms_of_eigenvalues(matplotlib):
+    """Uniform ones fill an interval of deviation 10 sqrt(5/3); absolute values are not negative."""
+    axes = {ax.get_title("left"): [(bar.get_x(), bar.get_height()) for bar in ax.patches]
+            for ax in plot.distributions("5").axes if ax.patches}
+    assert [*axes] == eigen.DISTRIBUTIONS
+    inside = [height for x, height in axes["uniform"] if -22 <= x < 20.5]
+    assert min(inside) > 0.02 and max(inside) < 0.025  # 1 / (2 sqrt(3) deviation) = 0.0224
+    assert all(height == 0 for x, height in axes["uniform"] if not -24 < x < 22.5)
+    assert all(height == 0 for x, height in axes["abs-laplace"] if x < -1.5)
+
+
+def test_lengths_of_a_file(matplotlib, tmp_path):
+    (tmp_path / "pairs.txt").write_text("INT+ 1\tx\nmul INT+ 2 x\tmul x x\n")
+    ax, = plot.lengths(tmp_path / "pairs.txt").axes
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "problems, 3 on average", "solutions, 2 on average"]
 
 
 @pytest.mark.parametrize("result", [{"accuracy_by_dist": {"laplace": 0.5, "uniform": 0.25}}, {
