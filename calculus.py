@@ -333,8 +333,10 @@ def normal(tree, x=X):
 
 
 def from_prefix(text):
-    """Words, not malformed -> the expression they are, or Undefined."""
-    return normal(read_prefix(text))
+    """Words -> the expression they are, or Undefined."""
+    if (tree := read_prefix(text)) is None:
+        raise Undefined("malformed")
+    return normal(tree)
 
 
 # Derivatives

@@ -59,8 +59,9 @@ class GCD(Task):
     scales = {
         "laptop": dict(dim=64, heads=4, enc_layers=1, dec_layers=1, batch_size=256, epochs=5,
                        optimizer="muon", lr=2e-3, warmup=500, test_size=20_000),
-        "talk": dict(dim=64, heads=8, enc_layers=1, dec_layers=1, batch_size=256, epochs=150,
-                     lr=1e-3, warmup=1000, test_size=100_000),
+        "evening": dict(epochs=150, test_size=100_000),
+        "talk": dict(heads=8, epochs=150, optimizer="adam", lr=1e-3, warmup=1000,
+                     test_size=100_000),
     }
 
     @staticmethod

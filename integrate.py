@@ -23,10 +23,9 @@ import random
 import signal
 import zlib
 from bisect import bisect
-from collections import Counter
 from fractions import Fraction
 from functools import cache, cached_property, partial
-from itertools import accumulate, chain, count, islice
+from itertools import accumulate, count, islice
 from pathlib import Path
 
 import mpmath
@@ -37,7 +36,7 @@ from calculus import (Undefined, add, content_and_rest, derivative, evaluate, fo
                       infix, is_constant, is_real, multiply, normal, parse, prefix, scale,
                       to_sympy, without_constants)
 from task import HELD_OUT, TALK, Task, positive, read_run, run_commands
-from tokenizers import PAD, Expressions, as_target, read_prefix
+from tokenizers import Expressions, as_target, read_prefix
 
 WORDS = 512  # no problem or solution is longer
 
@@ -324,30 +323,21 @@ def read_file(path, size, max_words):
 
 # Step III, judge: is F' = f?
 
-RIGHT_VERDICTS = {"proved", "verified"}
-
-
-def verdict(problem, text):
-    """On a hypothesis: "proved" (its derivative, in normal form, is the problem), "verified" (they
-    have the same values), "wrong", or "malformed"."""
-    if read_prefix(text) is None:
-        return "malformed"
+def is_integral(problem, text):
+    """Whether a hypothesis is right: its derivative, in normal form, is the problem, or has the
+    same values. Both are texts."""
     try:
         f, g = from_prefix(problem), derivative(from_prefix(text))
     except (Undefined, RecursionError):
-        return "wrong"
-    return "proved" if g == f else "verified" if same(f, g) else "wrong"
+        return False
+    return g == f or same(f, g)
 
 
-def judge_beam(item):
-    """(problem, hypotheses), texts -> the verdicts, up to the first right one."""
-    verdicts = []
-    for text in item[1]:
-        verdicts.append(verdict(item[0], text))
-        if verdicts[-1] in RIGHT_VERDICTS:
-            break
+def is_solved(item):
+    """(problem, hypotheses), texts -> whether one of these is right."""
+    solved = any(is_integral(item[0], text) for text in item[1])
     forget()
-    return verdicts
+    return solved
 
 
 class Integration(Task):
@@ -356,8 +346,10 @@ class Integration(Task):
     scales = {
         "laptop": dict(dim=64, heads=8, enc_layers=2, dec_layers=2, batch_size=64, epochs=2,
                        lr=2e-3, warmup=300, beam=[1, 10], test_size=500),
-        "talk": dict(max_ops=15, max_words=WORDS, examples=5_000_000, dim=256, heads=8,
-                     enc_layers=6, dec_layers=6, batch_size=256, epochs=100, lr=3e-4, warmup=3000,
+        "evening": dict(max_ops=15, max_words=200, examples=1_000_000, dim=128, epochs=10,
+                        beam=[1, 10, 50]),
+        "talk": dict(max_ops=15, max_words=WORDS, examples=5_000_000, dim=256, enc_layers=6,
+                     dec_layers=6, batch_size=256, epochs=100, lr=3e-4, warmup=3000,
                      beam=[1, 10, 50], test_size=5000),
     }
     test_flags = {"test_data", "workers"}
@@ -372,7 +364,6 @@ class Integration(Task):
             help="the same, for tests; if not given, as the training data")
         add("--max-ops", type=positive(int), default=5, help="operators in a random function")
         add("--max-words", type=positive(int), default=50, help="words in a problem or a solution")
-        add("--examples", type=positive(int), default=200_000, help="examples of each kind")
         add("--workers", type=positive(int), default=os.cpu_count(), help="processes for the data")
 
     def __init__(self, **flags):
@@ -413,10 +404,7 @@ class Integration(Task):
         return sorted(pairs, key=lambda pair: pair[0].count(" ") + pair[1].count(" "))
 
     def encode(self, problems):
-        rows = [bytes(self.source.ids(text)) for text in problems]
-        width = max(map(len, rows))
-        words = bytearray(b"".join(row.ljust(width, bytes([PAD])) for row in rows))
-        return torch.frombuffer(words, dtype=torch.uint8).view(len(rows), width).long()
+        return self.source.rows(problems)
 
     def batch(self, n, generator):
         """As Task's. They are of similar lengths: neighbours in the training set."""
@@ -443,33 +431,16 @@ class Integration(Task):
         return f"the integral of {self.show(problem)}"
 
     def judge(self, problem, words):
-        said = verdict(problem, words)
         try:
-            return None if said == "malformed" else self.show(words), said in RIGHT_VERDICTS
+            return self.show(words), is_integral(problem, words)
         except Undefined:
             return None, False
 
     def grade(self, problems, tokens):
-        """A problem is solved if one of the beam's hypotheses is right. Then, the verdicts."""
-        texts = [[*filter(None, map(self.target.text, beam))] for beam in tokens.tolist()]
-        judged = parallel(partial(in_time, 20, judge_beam), zip(problems, texts), self.workers)
-        verdicts = [said or ["wrong"] for said in judged]
-        return torch.tensor([said[-1] in RIGHT_VERDICTS for said in verdicts]), verdicts
-
-    def findings(self, model, graded, final):
-        """How many hypotheses got which verdict."""
-        return {"verdicts": {test: {beam: dict(Counter(chain.from_iterable(verdicts)))
-                                    for beam, (_, verdicts) in by_beam.items()}
-                             for test, by_beam in graded.items()}} if final else {}
-
-    def explain(self, evals):
-        yield ("\nA problem is solved if one of so many hypotheses, the beam, is right: if its\n"
-               "derivative was proved to be the problem, by the normal form, or verified, by its\n"
-               "values at points. Of the hypotheses, down to the right one:\n")
-        for test, by_beam in evals[-1]["verdicts"].items():
-            for beam, counts in by_beam.items():
-                told = ", ".join(f"{n} {said}" for said, n in sorted(counts.items()))
-                yield f"    {test}, beam {beam}: {told}"
+        """A problem is solved if one of the beam's hypotheses is right. Then, the likeliest ones."""
+        texts = [[*map(self.target.text, beam)] for beam in tokens.tolist()]
+        solved = parallel(partial(in_time, 20, is_solved), zip(problems, texts), self.workers)
+        return torch.tensor([bool(right) for right in solved]), [beam[0] for beam in texts]
 
 
 # Commands

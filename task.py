@@ -39,10 +39,11 @@ def held_out(rows):
 class Task:
     """What an experiment may override. The shortest of all is translations/sums.py."""
 
-    scales = {  # what each --scale sets
+    scales = {  # what each --scale sets; evening and talk say where they differ from laptop
         "laptop": dict(dim=128, heads=4, enc_layers=1, dec_layers=1, batch_size=128, epochs=6,
                        epoch_size=100_000, lr=2e-3, warmup=500, test_size=2000),
-        "talk": dict(dim=512, heads=8, enc_layers=4, dec_layers=4, batch_size=256, epochs=20,
+        "evening": dict(epochs=60, test_size=10_000),
+        "talk": dict(dim=512, heads=8, enc_layers=4, dec_layers=4, batch_size=256, epochs=200,
                      lr=1e-4, warmup=4000, test_size=10_000),
     }
     test_flags = set()  # flags that are about tests alone: they may change from call to call
@@ -57,7 +58,8 @@ class Task:
         """{flag: default}"""
         parser = argparse.ArgumentParser()
         cls.add_arguments(parser.add_argument)
-        parser.set_defaults(test_size=cls.scales["laptop"]["test_size"], device="cpu")
+        parser.set_defaults(test_size=cls.scales["laptop"]["test_size"], device="cpu",
+                            examples=200_000)
         return vars(parser.parse_args([]))
 
     def __init__(self, **flags):
@@ -74,8 +76,7 @@ class Task:
         return problems
 
     def draw(self, n, generator, testing=False, **kind):
-        """n problems and solutions: of those held out for testing, or of all the others. kind: what
-        else `sample` is told."""
+        """n problems and solutions, as of `sample`: of those held out, or of all the others."""
         problems, solutions = self.sample(n, generator, **kind)
         while len(todo := (held_out(self.identity(problems)) != testing).nonzero().flatten()):
             problems[todo], solutions[todo] = self.sample(len(todo), generator, **kind)
@@ -108,7 +109,7 @@ class Task:
 
     def grade(self, problems, tokens):
         """tokens (n, beam, tgt_len) -> whether the best translation of each problem is right,
-        (n,) bool; and, for `findings`, what it says: here text, elsewhere an error or a verdict."""
+        (n,) bool; and, for `findings`, what it says: here text, elsewhere an error."""
         best = [self.target.text(row) for row in tokens[:, 0].tolist()]
         judged = [self.judge(*pair) for pair in zip(problems.tolist(), best)]
         return (torch.tensor([right for _, right in judged]),
@@ -132,8 +133,9 @@ class Task:
             return {}
         test, problems = next(iter(self.tests.items()))
         right, answers = next(iter(graded[test].values()))
+        problems = problems if isinstance(problems, list) else problems.tolist()
         rows = [[self.show(problem), str(answer), ok] for problem, answer, ok
-                in zip(problems.tolist(), answers, right.tolist())]
+                in zip(problems, answers, right.tolist())]
         return {"some": rows[:5] + [row for row in rows[5:] if not row[2]][:5]}
 
     # What it says
@@ -180,8 +182,8 @@ class Task:
                 words = self.target.text(row)
                 answer, right = self.judge(problem, words)
                 said = words if answer is None else answer
-                lines.append(f"  {'right' if right else 'wrong'}  {said}  "
-                             f"(probability {math.exp(logp):.2g})")
+                mark = {True: "right", False: "wrong", None: "?    "}[right]  # ?: nobody can judge
+                lines.append(f"  {mark}  {said}  (probability {math.exp(logp):.2g})")
         return "\n".join(lines)
 
 

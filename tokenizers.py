@@ -20,6 +20,7 @@ import math
 from itertools import product, takewhile
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 SPECIAL = ["<pad>", "<bos>", "<eos>"]
 PAD, BOS, EOS = range(3)
@@ -42,6 +43,10 @@ class Vocabulary:
     def ids(self, text):
         """Words separated by spaces -> their numbers. An unknown word is a KeyError."""
         return [self.number[word] for word in text.split()]
+
+    def rows(self, texts):
+        """n texts -> the numbers of their words, a LongTensor (n, width), with padding."""
+        return pad_sequence([torch.tensor(self.ids(text)) for text in texts], batch_first=True)
 
 
 def pack(tokens):

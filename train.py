@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 
 from model import Transformer
 from muon import Muon
-from task import Parser, evaluations, positive
+from task import Parser, Task, evaluations, positive
 from tokenizers import BOS, EOS, PAD
 
 TASKS = {"gcd": "gcd:GCD", "eigen": "eigen:LinearAlgebra", "integrate": "integrate:Integration"}
@@ -182,7 +182,7 @@ def load_checkpoint(path, device):
 
 def config_of(args):
     """What a run is, as plain data: the flags, without those of this call."""
-    call = {"out", "device", "resume", "eval_only", "ask", "list", "plot"}
+    call = {"out", "device", "resume", "eval_only", "ask", "export", "list", "plot"}
     flags = {name: value for name, value in vars(args).items() if name not in call}
     return flags | {"processes": WORLD}
 
@@ -205,8 +205,8 @@ def make_parser(task, scale):
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--task", choices=TASKS, help="which experiment; --task X --help: its flags")
-    add("--scale", choices=task.scales if task else ["laptop", "talk"], default="laptop",
-        help="sets defaults: for a laptop, or as on the slides; a flag given by hand wins")
+    add("--scale", choices=Task.scales, default="laptop",
+        help="sets defaults: 10 minutes or two hours on a laptop, or the talk's sizes, on a GPU")
     add("--epochs", type=positive(int), help="epochs to train")
     add("--epoch-size", type=positive(int), default=300_000, help="examples in an epoch")
     add("--batch-size", type=positive(int), help="examples in a step, on each process")
@@ -222,16 +222,20 @@ def make_parser(task, scale):
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="CUDA if there")
     add("--beam", type=positive(int), nargs="+", default=[1], help="beam sizes to evaluate")
     add("--test-size", type=positive(int), help="held-out test examples")
+    add("--examples", type=positive(int), default=200_000,
+        help="examples to export; of integrate, also those of each kind to train on")
     add("--out", type=Path, help="the run's folder; if not given, runs/<task and main flags>")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--resume", action="store_true", help="go on from the last whole epoch")
     mode.add_argument("--eval-only", action="store_true", help="evaluate the folder's checkpoint")
-    mode.add_argument("--ask", metavar="PROBLEM", help="let the model solve it; -: standard input")
+    mode.add_argument("--ask", nargs="?", const="-", metavar="PROBLEM",
+                      help="let the model solve it; without one: those of standard input")
+    mode.add_argument("--export", type=Path, metavar="FILE", help="write examples, as words")
     mode.add_argument("--list", action="store_true", help="list the talk's experiments")
     add("--plot", action="store_true", help="also draw curve.png; with --ask, attention.png")
     if task:
         task.add_arguments(parser.add_argument_group("the task").add_argument)
-        parser.set_defaults(**task.scales.get(scale, {}))
+        parser.set_defaults(**task.scales["laptop"] | task.scales.get(scale, {}))
     for action in parser._actions:
         if action.default not in (None, False, argparse.SUPPRESS):
             action.help += " (%(default)s)"
@@ -257,7 +261,10 @@ def read_flags(argv=None):
     args.out = args.out or Path("runs", task.name + more)
     if not args.resume and not args.eval_only and args.ask is None:
         return args, task, None
-    checkpoint = load_checkpoint(args.out / "checkpoint.pt", args.device)
+    path, shipped = args.out / "checkpoint.pt", Path(__file__).parent / "results" / args.out.name
+    if not args.resume and not path.exists() and (shipped / "model.pt").exists():
+        path = shipped / "model.pt"  # the run was not made here: one that comes with the code
+    checkpoint = load_checkpoint(path, args.device)
     parser.set_defaults(**checkpoint["config"])
     vars(args).update(config_of(parser.parse_args(argv)))  # its flags, where none are given now
     check_agreement(args, checkpoint["config"], task.test_flags)
@@ -287,27 +294,22 @@ def pick_device(name):
     gpus, number = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", 0))
     if name == "auto":
         name = "cuda" if gpus else "cpu"
-    if name == "cuda" and number >= gpus:
-        raise ValueError(f"--device cuda: this is process {number + 1} here, CUDA devices: {gpus}")
-    if name == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("--device mps: there is no Apple GPU here")
+    there = {"cpu": True, "cuda": number < gpus, "mps": torch.backends.mps.is_available()}
+    if not there[name]:
+        raise ValueError(f"--device {name}: process {number + 1} here, CUDA devices: {gpus}")
     if name == "cuda":
         torch.cuda.set_device(number)
     return name
 
 
-def check_memory(args, task):
-    """Refuse what fits into no memory, before any work. A rough sum, of what grows fastest."""
+def make_model(args, task, checkpoint):
+    """The model of these flags, with the checkpoint's weights if there is one."""
     layers, longest = args.enc_layers + args.dec_layers, max(task.src_len, task.tgt_len)
     weights = args.dim * (len(task.source) + len(task.target) + 14 * args.dim * layers)
     kept = args.batch_size * layers * longest * (args.heads * longest + 16 * args.dim)
-    numbers = 4 * weights + 2 * kept + 2 * args.test_size * longest
+    numbers = 4 * weights + 2 * kept + 2 * args.test_size * longest  # roughly, what grows fastest
     if numbers > 2**34:  # of 4 bytes
         raise ValueError(f"this takes {numbers / 2**28:,.0f} GB of memory: choose smaller sizes")
-
-
-def make_model(args, task, checkpoint):
-    """The model of these flags, with the checkpoint's weights if there is one."""
     torch.manual_seed(make_seed(args.seed))
     model = Transformer(len(task.source), len(task.target), task.src_len, task.tgt_len, args.dim,
                         args.heads, args.enc_layers, args.dec_layers, PAD, BOS, EOS, args.word_std)
@@ -316,16 +318,36 @@ def make_model(args, task, checkpoint):
     return model.to(args.device)
 
 
+def problems():
+    """The lines of standard input, up to their #. On a terminal, a prompt asks for each."""
+    prompt = "problem? " if sys.stdin.isatty() else ""
+    print(prompt, end="", flush=True)
+    for line in sys.stdin:
+        if problem := line.partition("#")[0].strip():
+            yield problem
+        print(prompt, end="", flush=True)
+
+
 def answer(args, task, model):
-    """Print the answers to the problem asked, or to each line of standard input, up to its #."""
+    """Print the answers to the problem asked, or to all those of standard input."""
     if args.ask != "-":
         print(task.ask(args.ask, model, max(args.beam)))
         return
-    for problem in filter(None, (line.partition("#")[0].strip() for line in sys.stdin)):
+    for problem in problems():
         try:
             print(task.ask(problem, model, max(args.beam)), flush=True)
         except ValueError as error:
             print("train.py:", error, file=sys.stderr)
+
+
+def export(args, task):
+    """Write examples of the training data: lines of a problem, a tab and its solution, in words."""
+    generator = torch.Generator(task.device).manual_seed(make_seed(args.seed))
+    src, tgt = task.batch(args.examples, generator)
+    with open(args.export, "w") as file:
+        for problem, solution in zip(src.tolist(), tgt[:, 1:].tolist()):
+            print(task.source.text(problem), task.target.text(solution), sep="\t", file=file)
+    print(f"{args.export}: {len(src):,} examples")
 
 
 def run(argv):
@@ -334,9 +356,8 @@ def run(argv):
     if args.plot:
         import plot  # most calls do not need it
         plot.need_matplotlib()
-        if args.ask == "-":
-            raise ValueError("--plot draws one problem, not those of standard input")
-    check_memory(args, task)
+    if args.export:
+        return export(args, task)
     model = make_model(args, task, checkpoint)
     if args.ask is not None:
         with autocast(args.device):
@@ -347,7 +368,7 @@ def run(argv):
         print(task.report([*evaluations(checkpoint["log"]), checkpoint | result]))
     else:
         args.out.mkdir(parents=True, exist_ok=True)
-        taken = [name for name in ("log.jsonl", "checkpoint.pt") if (args.out / name).exists()]
+        taken = {"log.jsonl", "checkpoint.pt"} & {*os.listdir(args.out)}
         if RANK == 0 and not args.resume and taken:
             raise ValueError(f"{args.out} holds a run: go on by --resume, or choose another --out")
         if WORLD > 1:

@@ -26,8 +26,8 @@ import integrate
 import train
 from calculus import Undefined, add, from_prefix, parse, prefix, to_sympy, without_constants
 from integrate import (GENERATORS, Integration, OutOfTime, draw_examples, draw_tree, in_time,
-                       is_held_out, judge_beam, known_integral, known_integrals, make_set, parallel,
-                       same, sympy_integral, trees, verdict)
+                       is_held_out, is_integral, is_solved, known_integral, known_integrals,
+                       make_set, parallel, same, sympy_integral, trees)
 from task import Task, run_commands
 from tokenizers import BOS, EOS, Expressions, read_prefix
 
@@ -110,7 +110,7 @@ def test_operators_and_leaves_have_the_weights_of_the_published_code():
 # The three generators
 
 
-def is_integral(f, F):
+def sympy_agrees(f, F):
     """By SymPy's derivative, in 50 digits, at points where both are real."""
     difference = sympy.lambdify(x, F.diff(x) - f, "mpmath")
     size = sympy.lambdify(x, f, "mpmath")
@@ -129,7 +129,7 @@ def is_integral(f, F):
 
 def test_backward():
     pairs = some("bwd", 60)
-    right = sum(is_integral(to_sympy(from_prefix(f)), to_sympy(from_prefix(F))) for f, F in pairs)
+    right = sum(sympy_agrees(to_sympy(from_prefix(f)), to_sympy(from_prefix(F))) for f, F in pairs)
     assert right >= 50  # the others are real at none of these points
     for f, F in pairs:
         assert not set(f"{f} {F}".split()) & {"I", "nan", "oo", "zoo"}
@@ -139,7 +139,7 @@ def test_backward():
 def test_forward():
     for f in ("x*cos(x)", "log(x)", "1/(x^2+1)", "exp(2*x)", "x^2*exp(x)", "acos(x)"):
         F = sympy_integral(prefix(parse(f)), seconds=5)
-        assert is_integral(to_sympy(parse(f)), to_sympy(from_prefix(F)))
+        assert sympy_agrees(to_sympy(parse(f)), to_sympy(from_prefix(F)))
     for f in ("exp(x^2)", "sin(x)/x", "x^x", "(x+1)^100000"):  # no elementary one, or too large
         assert sympy_integral(prefix(parse(f)), seconds=5) == ""
 
@@ -147,7 +147,7 @@ def test_forward():
 def test_by_parts():
     known = known_integrals(dict(some("bwd", 800, max_ops=4)))
     pairs = some("ibp", 60, max_ops=4, known=known)
-    assert sum(is_integral(to_sympy(from_prefix(f)), to_sympy(from_prefix(F)))
+    assert sum(sympy_agrees(to_sympy(from_prefix(f)), to_sympy(from_prefix(F)))
                for f, F in pairs) >= 50
 
 
@@ -214,7 +214,7 @@ def test_numbers_too_large_for_any_timer_are_refused_at_once():
             problem = prefix(parse(text))
         except Undefined:
             continue
-        judge_beam((problem, ["x", problem, prefix(parse("sin(exp(exp(exp(x))))"))]))
+        is_solved((problem, ["x", problem, prefix(parse("sin(exp(exp(exp(x))))"))]))
         assert sympy_integral(problem) == ""
     assert time.process_time() - begin < 10
 
@@ -317,7 +317,7 @@ def test_a_set_says_which_code_made_it_and_other_code_makes_another(tmp_path):
     def words(text):
         return {word for line in text.splitlines() for word in line.split("\t")[-1].split()}
 
-    (name, text), = make_after("integrate.py", 'return "malformed"', 'return "no function"').items()
+    (name, text), = make_after("integrate.py", 'return g == f or same(f, g)', 'return same(f, g)').items()
     assert name == f"bwd-train-ops2-{integrate.CODE:08x}.txt" and "cos" in words(text)
     second = make_after("integrate.py", '"sin", "cos", ', '"sin", ')
     assert len(second) == 2 and second.pop(name) == text
@@ -441,17 +441,17 @@ def test_all_words_of_random_functions_are_words_of_the_vocabulary():
     ("asin(4*x - 17)", "(4*x-17)*asin(4*x-17)/4 - sqrt(1 - (4*x-17)^2)/4", False),
 ])
 def test_the_judge(f, F, right):
-    assert (verdict(prefix(parse(f)), prefix(parse(F))) in integrate.RIGHT_VERDICTS) is right
+    assert is_integral(prefix(parse(f)), prefix(parse(F))) is right
 
 
 def test_the_judge_on_its_own_problems():
     """All references are right; none is when it is a hundredth off."""
     off = 0
     for f, F in some("bwd", 150, max_ops=10):
-        assert verdict(f, F) in integrate.RIGHT_VERDICTS, (f, F)
+        assert is_integral(f, F), (f, F)
         g = from_prefix(f)
         if not same(g, add(g, parse("1/100"))):  # but 10^50 + 1/100 is 10^50
-            assert verdict(f, prefix(add(from_prefix(F), parse("x/100")))) == "wrong"
+            assert not is_integral(f, prefix(add(from_prefix(F), parse("x/100"))))
             off += 1
     assert off > 140
 
@@ -461,19 +461,19 @@ def test_the_integrals_on_the_slides_are_right():
     pairs = [map(str.strip, line.split("#")) for line in lines if "#" in line[1:]]
     assert len(pairs) == 18
     for f, F in pairs:
-        assert verdict(prefix(parse(f)), prefix(parse(F))) in integrate.RIGHT_VERDICTS, f
+        assert is_integral(prefix(parse(f)), prefix(parse(F))), f
 
 
 def test_garbage_is_no_answer():
     hypotheses = ["sin", "ln INT- 1", "pow INT+ 9 pow INT+ 9 INT+ 9", "cos x", "sin x", "x"]
-    assert judge_beam(("cos x", hypotheses)) == [
-        "malformed", "wrong", "wrong", "wrong", "proved"]
+    assert [is_integral("cos x", text) for text in hypotheses] == [False] * 4 + [True, False]
+    assert is_solved(("cos x", hypotheses)) and not is_solved(("cos x", hypotheses[:4]))
 
 
 def test_what_is_no_problem_is_not_solved():
     """A line of someone's file may be well-formed, and nowhere real: no crash after training."""
     for problem in ("sqrt INT- 1", "div x INT+ 0", "pow INT+ 9 pow INT+ 9 INT+ 9"):
-        assert judge_beam((problem, ["x"])) == ["wrong"]
+        assert not is_solved((problem, ["x"]))
 
 
 def test_sympy_alone():
@@ -513,15 +513,11 @@ def test_accuracy_counts_problems_of_which_one_hypothesis_is_right():
     result = task.evaluate(Oracle(answers), beams=(1, 3), final=True)
     by = result["accuracy_by_test"]["bwd"]
     assert by == pytest.approx({"1": 4 / 15, "3": 12 / 15}) and result["accuracy"] == by["1"]
-    counts = result["verdicts"]["bwd"]
-    assert counts["1"]["malformed"] == 4
-    assert counts["3"]["proved"] + counts["3"].get("verified", 0) == 12
-    assert counts["3"]["wrong"] == 4 + 4 + 3  # mul x x, INT- 9, and no hypothesis at all
     log = json.loads(json.dumps({"examples": 1000} | result))
     report = task.report([log])
-    assert "learned from 1,000 examples" in report and "bwd, beam 3: 4 malformed, " in report
+    assert "learned from 1,000 examples" in report and "=>  mul x x" in report
     early = task.evaluate(Oracle(answers), beams=(1, 3))
-    assert early["accuracy_by_test"]["bwd"].keys() == {"1"} and "verdicts" not in early
+    assert early["accuracy_by_test"]["bwd"].keys() == {"1"}
     assert "bwd 26.7%" in task.headline(early)
 
 
@@ -564,9 +560,6 @@ def test_it_learns_the_integrals_of_the_simplest_functions(done):
     assert last["event"] == "eval" and last["accuracy_by_test"].keys() == {"bwd", "ibp"}
     by_beam = last["accuracy_by_test"]["bwd"]
     assert by_beam.keys() == {"1", "5"} and by_beam["5"] >= 0.5
-    counts = last["verdicts"]["bwd"]["5"]
-    problems = len(make_set("bwd", "test", 1, 15, 2, 50))
-    assert counts.get("proved", 0) + counts.get("verified", 0) == round(by_beam["5"] * problems)
 
 
 def test_ask_on_the_command_line(done, capsys):
@@ -595,7 +588,7 @@ def test_examples_are_right_and_always_the_same(capsys):
     pairs = [(cells[1].strip(), cells[-1].strip()) for cells in rows]
     assert len(pairs) == 30
     for f, F in pairs:
-        assert is_integral(sympy.sympify(f), sympy.sympify(F)) or "acosh" in f + F
+        assert sympy_agrees(sympy.sympify(f), sympy.sympify(F)) or "acosh" in f + F
     for line in ("5*x**4*exp(x**5 + 3)                          exp(x**5 + 3)",
                  "2*x*sin(x)                                    -2*x*cos(x) + 2*sin(x)"):
         assert f"\n    {line}\n" in out

@@ -35,7 +35,8 @@ def is_of(start, args):
     """Whether a log, which begins with start, is of the command that these flags are of. Logs of
     before --optimizer and --word-std came are Adam's, and of its default."""
     start = {"optimizer": "adam", "word_std": None} | start
-    config = {name: value for name, value in train.config_of(args).items() if name != "workers"}
+    other = {"workers"} if args.task == "integrate" else {"examples"}  # flags that change no run
+    config = {name: value for name, value in train.config_of(args).items() if name not in other}
     return config.items() <= start.items()
 
 

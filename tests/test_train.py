@@ -117,6 +117,14 @@ def test_ask_reads_problems_line_by_line(done, capsys, monkeypatch):
     assert "nonsense" in err and err.count("\n") == 1
 
 
+def test_ask_on_a_terminal_is_a_prompt(done, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("12 18\n2 4\n"))
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    run(done, "--ask")
+    assert [line[:10] for line in capsys.readouterr().out.splitlines() if "gcd" in line] == [
+        "problem? g"] * 2
+
+
 def test_beam_sizes_are_evaluated_apart(tmp_path):
     run(tmp_path / "beams", "--beam", 1, 3, "--epochs", 1)
     by_beam = log(tmp_path / "beams")[-2]["accuracy_by_test"]["natural"]
