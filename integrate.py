@@ -16,7 +16,6 @@ do not make the same problems, and this decides what a model learns.
 ('x/sqrt(-x**2 + 1) + asin(x) + 1', 'x*asin(x) + x')
 """
 
-import gc
 import multiprocessing
 import os
 import random
@@ -36,7 +35,7 @@ from calculus import (Undefined, add, content_and_rest, derivative, evaluate, fo
                       infix, is_constant, is_real, multiply, normal, parse, prefix, scale,
                       to_sympy, without_constants)
 from task import HELD_OUT, TALK, Task, positive, read_run, run_commands
-from tokenizers import Expressions, as_target, read_prefix
+from tokenizers import Expressions, as_target
 
 WORDS = 512  # no problem or solution is longer
 
@@ -228,7 +227,6 @@ def draw_examples(kind, part, max_ops, known, attempts):
     """What a range of attempts makes, each drawn from a seed of its own. Forward problems have the
     solution "" as yet. What by_parts learns is forgotten: no range depends on another."""
     pairs, more = {}, [dict(known)] if kind == "ibp" else []
-    gc.disable()  # to look for garbage would take 13% of the time
     for i in attempts:
         try:
             rng = random.Random(f"{kind} {part} {max_ops} {i}")
@@ -238,7 +236,6 @@ def draw_examples(kind, part, max_ops, known, attempts):
                 pairs.setdefault(problem, solution)
         except Undefined:
             pass
-    gc.enable()
     forget()
     return pairs
 
@@ -308,16 +305,28 @@ def read_line(line):
     return f[f.find("|") + 1 :].removeprefix("sub Y' "), F
 
 
+def normal_form(text):
+    """Words as anyone writes them -> in the normal form, or "" if they have none."""
+    try:
+        return prefix(from_prefix(text))
+    except (Undefined, RecursionError):
+        return ""
+
+
 def read_file(path, size, max_words):
-    """The first examples of a file of anyone's; other lines are skipped."""
+    """The first examples of a file of anyone's, in normal form; other lines are skipped."""
     pairs, skipped = {}, 0
     with open(path, errors="replace") as file:
-        for f, F in (read_line(line) for line in file if line[0] != "#"):
-            if None in (read_prefix(f), read_prefix(F)) or not fits(f, F, max_words):
-                skipped += 1
-            elif len(pairs) < size:
+        for line in file:
+            f, F = map(normal_form, read_line(line))
+            if f and F and fits(f, F, max_words):
                 pairs.setdefault(f, F)
-    print(f"{path}: {len(pairs):,} examples; {skipped:,} lines are malformed or too long, skipped")
+            else:
+                skipped += line[0] != "#"
+            forget()
+            if len(pairs) == size:
+                break
+    print(f"{path}: {len(pairs):,} examples; {skipped:,} lines have no normal form or are too long")
     return pairs
 
 

@@ -190,12 +190,9 @@ def config_of(args):
 def list_experiments():
     """--list: the commands of results/README.md, under the titles of their slides."""
     page = Path(__file__).with_name("results") / "README.md"
-    for line in page.read_text().splitlines():
-        if line.startswith("## "):
-            title = f"\n{line[3:]}\n\n"
-        if match := re.match(r"\| `(python train\.py .*?)` .* (\d+ min) \|$", line):
-            print(f"{title}{match[2]:>8}  {match[1]}")
-            title = ""
+    for title, command, minutes in re.findall(
+            r"^## (.*)|^\| `(python train\.py .*?)` .* (\d+ min) \|$", page.read_text(), re.M):
+        print(f"\n{title}\n" if title else f"{minutes:>8}  {command}")
     raise SystemExit
 
 
@@ -318,26 +315,19 @@ def make_model(args, task, checkpoint):
     return model.to(args.device)
 
 
-def problems():
-    """The lines of standard input, up to their #. On a terminal, a prompt asks for each."""
-    prompt = "problem? " if sys.stdin.isatty() else ""
-    print(prompt, end="", flush=True)
-    for line in sys.stdin:
-        if problem := line.partition("#")[0].strip():
-            yield problem
-        print(prompt, end="", flush=True)
-
-
 def answer(args, task, model):
-    """Print the answers to the problem asked, or to all those of standard input."""
+    """Print the answers to the problem asked, or to each line of standard input, up to its #."""
     if args.ask != "-":
         print(task.ask(args.ask, model, max(args.beam)))
         return
-    for problem in problems():
+    prompt = "problem? " if sys.stdin.isatty() else ""
+    print(end=prompt, flush=True)
+    for problem in filter(None, (line.partition("#")[0].strip() for line in sys.stdin)):
         try:
-            print(task.ask(problem, model, max(args.beam)), flush=True)
+            print(task.ask(problem, model, max(args.beam)))
         except ValueError as error:
             print("train.py:", error, file=sys.stderr)
+        print(end=prompt, flush=True)
 
 
 def export(args, task):

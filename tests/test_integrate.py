@@ -363,10 +363,12 @@ def test_files_of_anyone(tmp_path, capsys):
     path.write_text("12|sub Y' cos x\tsin x\n" "sub Y' INT+ 2\tmul INT+ 2 x\n" "no tab\n"
                     "1|sub Y' add x\tx\n" "1|sub Y' foo x\tx\n"
                     "ln x\tadd mul x ln x mul INT- 1 x\n"
-                    "1|sub Y' cos x\tsin x\n" f"{'sin ' * 50}x\tx\n")
+                    "1|sub Y' cos x\tsin x\n" f"{'sin ' * 50}x\tx\n" "sqrt INT- 1\tx\n"
+                    "1|sub Y' mul cos x div INT+ 4 INT+ 2\tmul sin x INT+ 2\n")
     pairs = integrate.read_file(path, 100, 40)
-    assert [*pairs] == ["cos x", "INT+ 2", "ln x"]
-    assert "3 examples; 4 lines are malformed or too long, skipped" in capsys.readouterr().out
+    assert pairs == {"cos x": "sin x", "INT+ 2": "mul INT+ 2 x", "mul INT+ 2 cos x":
+                     "mul INT+ 2 sin x", "ln x": "add mul x ln x mul INT- 1 x"}  # normal forms
+    assert "4 examples; 5 lines have no normal form or are too long" in capsys.readouterr().out
     both = small_task(train_data=f"bwd+{path}").load(f"bwd+{path}", "train", 2)
     assert len(both) == 4
     assert len(small_task(train_data=str(path)).load(str(path), "train", 2)) == 2
