@@ -7,42 +7,102 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from copy import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sympy
 import torch
 
 import eigen
 import gcd
 import integrate
 import train
+from calculus import from_prefix, to_sympy
 from model import Transformer
-from task import by_test
+from task import TALK, by_test, held_out
 from tests.test_results import is_of, log, read_flags
+from tokenizers import EOS
 
 ROOT = Path(train.__file__).parent
-PAGE = (ROOT / "guide" / "exercises.md").read_text()
-PARTS = re.split(r"^## ", PAGE, flags=re.M)[1:]
-ALL = re.findall(r"^python train\.py (.*)$", PAGE.replace("\\\n", " "), re.M)
+EXERCISES = (ROOT / "guide" / "exercises.md").read_text()
+ANSWERS = (ROOT / "guide" / "answers.md").read_text()
+PAGES = EXERCISES + ANSWERS
+ALL = re.findall(r"^python train\.py (.*)$", PAGES.replace("\\\n", " "), re.M)
 PATCHED = [flags for flags in ALL if "--train-dist s" in flags]  # they need the patch
-COMMANDS = [flags for flags in ALL if flags not in PATCHED and "remainders" not in flags]
-QUOTES = re.findall(r"\[([\d.]+)%(?:,\s+(\d+)\s+GCDs?)?\]\(\.\./results/([^)/]*)/report\.txt\)", PAGE)
+OWN = [flags for flags in ALL if "waves" in flags]  # they need the file
+COMMANDS = [flags for flags in ALL if flags not in PATCHED + OWN and "remainders" not in flags]
+QUOTE = r"\[([\d.]+)%(?:,\s+(\d+)\s+GCDs?)?\]\(\.\./results/([^)/]*)/report\.txt\)"
 
 
-def exercise(title):
-    return next(part for part in PARTS if title in part.splitlines()[0])
+def parts(page):
+    """The numbered parts of a page: {(number, title): text}."""
+    found = re.findall(r"^## (\d+)\. ([^\n]*)\n(.*?)(?=^## |\Z)", page, re.M | re.S)
+    return {(int(number), title): text for number, title, text in found}
 
 
-def test_each_has_a_prediction_a_check_and_an_answer():
-    for number, part in enumerate(PARTS, start=1):
-        assert part.startswith(f"{number}. ")
-        for word in ("**Predict.**", "**Check.**", "<details><summary>Answer</summary>\n\n"):
-            assert part.count(word) == 1, (number, word)
-        assert part.rstrip().endswith("\n\n</details>")
-    for line in PAGE.splitlines():
-        assert len(line) <= 100 + line.startswith((" ", "+", "-")), line  # one more in a patch
+def part(page, number):
+    return next(text for (n, _), text in parts(page).items() if n == number)
+
+
+def exercise(number):
+    return part(EXERCISES, number)
+
+
+def answer(number):
+    return part(ANSWERS, number)
+
+
+def one_line(text):
+    return " ".join(text.split())
+
+
+def anchor(number, title):
+    """Where GitHub's links to a heading lead."""
+    return f"{number}-" + re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
+# The pages
+
+
+def test_each_exercise_has_its_answer_and_links_lead_there_and_back():
+    assert list(parts(EXERCISES)) == list(parts(ANSWERS))
+    assert [number for number, _ in parts(EXERCISES)] == list(range(1, len(parts(EXERCISES)) + 1))
+    for (number, title), text in parts(EXERCISES).items():
+        assert text.rstrip().endswith(f"\n[Answer](answers.md#{anchor(number, title)})")
+    for (number, title), text in parts(ANSWERS).items():
+        assert text.rstrip().endswith(f"\n[Exercise](exercises.md#{anchor(number, title)})")
+    for page, others in (EXERCISES, EXERCISES), (ANSWERS, ANSWERS), (ANSWERS, EXERCISES):
+        file = r"exercises\.md" if page is not others else ""
+        for link in re.findall(rf"\]\({file}#(\d.*?)\)", page):
+            assert link in {anchor(*key) for key in parts(others)}, link
+
+
+def test_each_says_for_whom_how_long_and_what_to_do():
+    who = r"(In class|At home|In class or at home|Project), .*(minutes|hour|afternoon).*\."
+    for number, text in enumerate(parts(EXERCISES).values(), start=1):
+        assert re.match(rf"\n\*\*{who}\*\*\n\n", text), number
+        for word in ("**Predict.**", "**Check.**"):
+            assert text.count(word) == 1, (number, word)
+        assert ("**Run**" in text) != ("on paper" in text.splitlines()[1]), number
+    for line in PAGES.splitlines():
+        length = 100 + line.startswith((" ", "+", "-"))  # one more in a patch
+        assert len(line) <= length or line.startswith("|"), line
+
+
+def test_the_lesson_takes_two_hours():
+    lesson = EXERCISES.partition("## A lesson of two hours")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\d+) \| (.*?) \| (.*?) \|$", lesson, re.M)
+    assert sum(int(minutes) for minutes, *_ in rows) == 120
+    order = []
+    for minutes, what, run in rows[1:]:
+        number = int(re.match(r"\[(\d+)\. ", what)[1])
+        order.append(number)
+        assert f"**In class, {minutes} minutes.**" in exercise(number)
+        assert f"**Run** ({run if run != 'nothing' else 'a second'})" in exercise(number)
+    assert order == [3, 2, 5, 4, 6]
 
 
 @pytest.mark.parametrize("flags", COMMANDS)
@@ -51,11 +111,14 @@ def test_commands_are_understood(flags):
 
 
 def test_links_lead_somewhere():
-    for link in re.findall(r"\]\(([^)#:]+)", PAGE):
+    for link in re.findall(r"\]\(([^)#:]+)", PAGES):
         assert (ROOT / "guide" / link).exists(), link
 
 
-@pytest.mark.parametrize("accuracy, gcds, name", QUOTES)
+# What they quote
+
+
+@pytest.mark.parametrize("accuracy, gcds, name", re.findall(QUOTE, PAGES))
 def test_quotes_are_those_of_the_logs(accuracy, gcds, name):
     start, *evals, end = log(name)
     assert f"{end['accuracy']:.1%}" == f"{accuracy}%"
@@ -75,15 +138,22 @@ def test_results_are_of_the_commands_of_the_page():
 
 def test_shares_of_the_other_kind_are_those_of_the_logs():
     shares = re.findall(r"\[([\d.]+)% of (backward|forward)\s+problems\]\(\.\./results/(.*?)/",
-                        PAGE)
+                        PAGES)
     for percent, kind, name in shares:
         by_test = log(name)[-2]["accuracy_by_test"]
         assert f"{by_test[dict(backward='bwd', forward='fwd')[kind]]['1']:.1%}" == f"{percent}%"
     assert len(shares) == 2
 
 
+def test_beams_of_1_and_10_are_those_of_the_log():
+    by_beam = log("integrate-bwd")[-2]["accuracy_by_test"]["bwd"]
+    one, ten = (f"{by_beam[beam]:.1%}" for beam in ("1", "10"))
+    assert f"one of 10 solves {ten}" in one_line(exercise(13))
+    assert f"| beam search | {one} | {ten} | 10 |" in answer(13)
+
+
 def test_epochs_are_those_of_the_logs():
-    epochs = re.findall(r"(\d+)\s+in\s+\[epoch\s+(\d+)\]\(\.\./results/(.*?)/log", PAGE)
+    epochs = re.findall(r"(\d+)\s+in\s+\[epoch\s+(\d+)\]\(\.\./results/(.*?)/log", PAGES)
     for k, epoch, name in epochs:
         rights = {event["epoch"]: event["correct_gcds"] for event in log(name)
                   if event["event"] == "eval"}
@@ -92,26 +162,54 @@ def test_epochs_are_those_of_the_logs():
     assert len(epochs) == 4
 
 
+def test_the_learning_rates():
+    rows = re.findall(r"^\| 2e-\d \| ([\d.]+) \| .*?results/(.*?)/.*? \| (\d) \| (\d) \| (\d) \|$",
+                      answer(1), re.M)
+    for loss, name, *told in rows:
+        last = log(name)[-2]
+        assert f"{last['loss']:.4f}" == loss
+        assert [str(last["predictions"][k][0]) for k in "245"] == told
+    assert len(rows) == 3
+
+
+def test_base_12_reads_two_digits():
+    _, first, *_, last, _ = log("gcd-base12")
+    assert last["correct_gcds"] == [k for k in range(1, 101) if 144 % k == 0]
+    assert first["correct_gcds"] == sorted({k for k in range(1, 13) if 12 % k == 0} | {8, 36})
+    assert [last["predictions"][k][0] for k in ("27", "32")] == [9, 16]  # as the page says
+    assert log("gcd-base6")[-2]["predictions"]["16"][0] == 8
+
+
 def test_base_210_by_pencil_and_paper():
-    most = sum(6 / (math.pi * k) ** 2 for k in range(1, 200_000) if pow(210, 18, k) == 0)
-    divisors = sum(6 / (math.pi * k) ** 2 for k in range(1, 211) if 210 % k == 0)
-    part = exercise("pencil and paper")
-    assert f"49/48 = {most:.1%}" in part and f"(1 + 1/49) = {divisors:.1%}" in part
-    with_4 = sum(6 / (math.pi * k) ** 2 for k in range(1, 421) if 420 % k == 0)
-    assert f"1/16) · (1 + 1/9) · (1 + 1/25) · (1 + 1/49) = {with_4:.1%}" in part
+    def share(test):
+        return sum(6 / (math.pi * k) ** 2 for k in range(1, 200_000) if test(k))
+
+    most = share(lambda k: pow(210, 18, k) == 0)
+    divisors, with_4 = share(lambda k: 210 % k == 0), share(lambda k: 420 % k == 0)
+    assert f"49/48 = {most:.1%}" in answer(3) and f"(1 + 1/49) = {divisors:.1%}" in answer(3)
+    assert f"1/16) · (1 + 1/9) · (1 + 1/25) · (1 + 1/49) = {with_4:.1%}" in answer(3)
     _, first, *_, last, _ = log("gcd-base210")
     assert f"{first['accuracy']:.1%}" == f"{divisors:.1%}"
     assert last["correct_gcds"] == [k for k in range(1, 101) if 420 % k == 0]
 
 
-def code(title):
-    """The Python of an exercise."""
-    return re.search(r"^```python\n(.*?)^```", exercise(title), re.M | re.S)[1]
+def test_short_integers_by_counting():
+    """What to say 1 to every pair is worth, and how many pairs of each length there are."""
+    for digits, share in [(1, "68.6%"), (3, "60.8%")]:
+        n = np.arange(12 ** (digits - 1), 12**digits)
+        assert f"{(np.gcd.outer(n, n) == 1).mean():.1%}" == share and share in answer(4)
+    two = np.arange(12, 144)
+    products = [k for k in two if all(p in (2, 3) for p in gcd.primes_of(int(k)))]
+    known = np.isin(np.gcd.outer(two, two), [1, 2, 3, 4, 6, 8, 9, *products]).mean()
+    assert f"{known:.1%} have a product" in one_line(answer(4))
+    expected = [1.5e6 * ((min(12**d, 10**6) - 12 ** (d - 1)) / 10**6) ** 2 for d in (3, 4, 5, 6)]
+    last = re.findall(r"^\| [3-6] \|.* \| ([\d,]+) \|$", answer(4), re.M)
+    np.testing.assert_allclose([int(n.replace(",", "")) for n in last], expected, rtol=0.07)
 
 
-def test_base_1000_learns_3_at_a_step_and_7_later(monkeypatch, capsys):
+def test_base_1000_learns_primes_in_their_order(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    exec(code("Base 1000"), {})
+    exec(code(5), {})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 * 13
     uniform, operands, outcomes = lines[1:13], lines[14:26], lines[27:]
@@ -120,33 +218,109 @@ def test_base_1000_learns_3_at_a_step_and_7_later(monkeypatch, capsys):
     assert operands[8] == "     9  95.7%  [2, 3, 5, 7]" and ", 7" not in operands[7]
     for epoch, p in [(2, 3), (4, 7), (6, 11), (8, 13)]:
         assert f", {p}" in outcomes[epoch - 1] and f", {p}" not in outcomes[epoch - 2]
+    most = 6 / math.pi**2 * 4 / 3 * 25 / 24
+    for number in (most, most * 10 / 9, most * 10 / 9 * 50 / 49, most * 50 / 49):
+        assert f"= {number:.1%}" in answer(5) or f"{number:.1%} is the most" in answer(5)
+    all_k, of_3, of_7 = (sum(1 / k for k in range(p, 101, p)) for p in (1, 3, 7))
+    assert (f"{of_3 / all_k:.0%} of the GCDs are multiples of 3, and {of_7 / all_k:.0%} are "
+            "multiples of 7" in one_line(answer(5)))
+    near = [abs(float(line.split()[1][:-1]) / 100 - most * 10 / 9) < 0.005 for line in operands]
+    assert sum(near) >= 3  # "stays for some epochs"
+
+
+def test_where_2_leaves_the_list_accuracy_falls():
+    evals = log("gcd-base1000-log-uniform-operands-log-uniform-outcomes")[1:-1]
+    falls = [now["accuracy"] < before["accuracy"] for before, now in zip(evals, evals[1:])
+             if 2 in before["correct_gcds"] and 2 not in now["correct_gcds"]]
+    assert len(falls) > 1 and all(falls)
+
+
+def test_uniform_outcomes_are_answered_by_the_likeliest_first_digit():
+    *_, last, end = log("gcd-base10-uniform-outcomes")
+    classes = {c: [k for k in range(1, 101) if math.gcd(k, 1000) == c] for c in range(1, 101)}
+    for k, (f, _) in last["predictions"].items():
+        first = Counter(str(j)[0] for j in classes[math.gcd(int(k), 1000)])
+        assert first[str(f)[0]] == max(first.values()), (k, f)
+    share = sum(share for _, share in last["predictions"].values()) / len(last["predictions"])
+    assert f"only {share:.1%} of" in one_line(answer(6))
+    for k in (1, 2, 24):
+        assert f"f({k}) = {last['predictions'][str(k)][0]}" in one_line(answer(6))
+    words = sum(len(str(k)) for k in range(1, 101)) / 100 + 2  # and the sign and <eos>
+    least = sum(len(ks) / 100 * math.log(len(ks)) for ks in classes.values() if ks) / words
+    assert f"less than {least:.3f} for a word. It is {last['loss']:.3f}" in one_line(answer(6))
+
+
+def test_what_a_leak_adds():
+    pairs, held = Counter(), Counter()  # of each GCD, and how many of these are held out
+    rows = torch.cartesian_prod(torch.arange(1, 101), torch.arange(1, 101))
+    for k, out in zip(torch.gcd(*rows.T).tolist(), held_out(rows.sort(dim=1).values).tolist()):
+        pairs[k] += 1
+        held[k] += out
+    last = log("gcd-base101-max100")[-2]
+    tested, known = {*map(int, last["predictions"])}, {*last["correct_gcds"]}
+    assert tested == {k for k in held if held[k]} and f"{len(tested)} GCDs, all" in answer(8)
+    *most, one = sorted(tested - known)
+    assert f"{', '.join(map(str, most))} and {one}. Each of" in answer(8)
+    assert [pairs[k] for k in (70, 76, 79, 86, 29, 40, 45)] == [1, 1, 1, 1, 7, 3, 3]
+    assert {40, 45} <= known and 29 not in known
+    assert last["predictions"]["79"][0] == 1 and round(last["examples"] / 100**2) == 60
+
+
+def code(number):
+    """The Python of an exercise."""
+    return blocks(exercise(number))[0]
+
+
+def blocks(text):
+    return re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
 
 
 def test_forward_is_long_where_backward_is_short(monkeypatch, capsys, tmp_path):
     """The code of the page, on sets made here: the sizes are other, the order is the same."""
     monkeypatch.setattr(integrate, "DATA", tmp_path)
     monkeypatch.setattr(integrate, "ATTEMPTS", {"bwd": (2000, 500), "fwd": (400, 100)})
-    exec(code("forward model").replace("size=500", "size=12"), {})
+    exec(code(10).replace("size=500", "size=12"), {})
     lines = capsys.readouterr().out.splitlines()
     words = [float(line.split()[2]) for line in lines if " words, over 20 words " in line]
     assert len(words) == 4 and words[0] < words[1] and words[2] > words[3]
 
 
-@pytest.mark.parametrize("title", ["Lengths", "Break the rules", "common multiple"])
-def test_code_that_asks_a_model_runs(title, monkeypatch, capsys):
-    """With a model that has learned nothing, in the place of the trained one."""
-    def untrained(argv):
+@pytest.fixture
+def untrained(monkeypatch):
+    """A model that has learned nothing, in the place of the trained one."""
+    def read(argv):
         return real([flag for flag in argv if flag != "--eval-only"] + ["--test-size", "200"])
 
     real = train.read_flags
-    monkeypatch.setattr(train, "read_flags", untrained)
-    exec(code(title).replace("5000", "100"), {})
+    monkeypatch.setattr(train, "read_flags", read)
+
+
+@pytest.mark.parametrize("program", [code(4), blocks(answer(6))[0], code(9), code(17)])
+def test_code_that_asks_a_model_runs(program, untrained, capsys):
+    exec(program.replace("5000", "100"), {})
     assert "%" in capsys.readouterr().out
+
+
+def test_digits_that_decide(untrained, monkeypatch, capsys):
+    """The code of the page, asking one that knows what divides 1000, and no more."""
+    def translate(task, model, pairs):
+        known = torch.gcd(torch.gcd(*pairs.T), torch.tensor(1000))
+        tokens = task.target.encode(known[:, None])
+        return torch.cat([tokens, torch.full_like(tokens[:, :1], EOS)], dim=1)[:, None]
+
+    monkeypatch.setattr(gcd.GCD, "translate", translate)
+    exec(code(17), {})
+    rows = [[*map(float, re.findall(r"([\d.]+)%", line))]
+            for line in capsys.readouterr().out.splitlines()]
+    kept, true, new = map(list, zip(*rows))
+    assert kept[3:] == [0, 0, 0, 0] and 0 < kept[2] < kept[1] < kept[0]
+    assert new[0] == 0 < min(new[1:]) and new[6] == kept[0]  # all digits are new in both
+    assert true[6] == 0 and min(true[:6]) > 80  # the truth hangs on every digit
 
 
 def test_sampling_is_greedy_when_cold_and_follows_the_model_when_warm():
     names = {"__name__": "exercise"}
-    exec(code("beam"), names)
+    exec(blocks(answer(13))[0], names)
     torch.manual_seed(1)
     model = Transformer(9, 9, src_len=6, tgt_len=5, dim=16, heads=2, enc_layers=1, dec_layers=1,
                         pad=0, bos=1, eos=2, word_std=1.0).eval()
@@ -159,15 +333,74 @@ def test_sampling_is_greedy_when_cold_and_follows_the_model_when_warm():
     assert ((many == 0) >= (ended - (many == 2).long() > 0)).all()  # after the end, padding
 
 
+# On paper
+
+
+def test_the_last_digits_tell_the_divisors_of_a_power_of_the_base():
+    for base in (2, 3, 6, 10, 12):
+        for d in (1, 2, 3):
+            for k in range(1, 50):
+                told = {}  # what the last d digits say -> whether k divides, of many numbers
+                for a in range(min(base**d * k, 6000)):
+                    told.setdefault(a % base**d, set()).add(a % k == 0)
+                if base**d * k <= 6000:
+                    assert all(len(said) == 1 for said in told.values()) == (base**d % k == 0)
+    listed = [k for k in range(1, 101) if 1000 % k == 0]
+    assert f"{', '.join(map(str, listed[:-1]))} and {listed[-1]}" in one_line(answer(15))
+    assert log("gcd-base10")[-2]["correct_gcds"] == listed
+
+
+def test_the_prediction_of_the_class_is_close_to_the_talk(tmp_path):
+    talk = {int(base): cells for base, cells in TALK["gcd"]["uniform operands"].items()}
+    bases = re.search(r"one of ([\d, ]+) and one of ([\d, ]+)\.", one_line(exercise(16))).groups()
+    assert sorted(int(base) for base in ", ".join(bases).split(", ")) == sorted(talk)
+    row = r"^\| (\d[\d, ]*) \| ([\d, ]+) \| ([\d.]+)% \| (\d+) \| (.*) \|$"
+    rows = re.findall(row, answer(16), re.M)
+    seen = []
+    for primes, group, product, n, cells in rows:
+        primes = [*map(int, primes.split(", "))]
+        products = [k for k in range(1, 101) if {*gcd.primes_of(k)} <= {*primes}]
+        share = 6 / math.pi**2 * math.prod(1 / (1 - p**-2) for p in primes)
+        assert (product, n) == (f"{100 * share:.1f}", str(len(products)))
+        for base, cell in zip(map(int, group.split(", ")), cells.split("; "), strict=True):
+            assert gcd.primes_of(base) == primes and cell == "{}%, {}".format(*talk[base])
+            assert abs(100 * share - talk[base][0]) < (0.7 if base != 210 else 1.5)
+            seen.append(base)
+    assert sorted(seen) == sorted(talk)
+    for base in (6, 31):  # the board is filled by logs alone
+        (run := tmp_path / f"gcd-base{base}").mkdir()
+        shutil.copy(ROOT / "results" / run.name / "log.jsonl", run)
+    board = "\n".join(gcd.table(sorted(tmp_path.iterdir())))
+    assert re.search(r"base 6 +91\.\d \(91\.5\)", board) and re.search(r"base 31 +\d", board)
+
+
+def test_bayes(capsys):
+    exec(blocks(answer(18))[0], {})
+    printed = capsys.readouterr().out.splitlines()
+    table = re.findall(r"^\| (1\S*) \| (\d.*%) \|$", answer(18), re.M)
+    for line, (weight, cells) in zip(printed, table, strict=True):
+        assert re.findall(r"[\d.]+%", line) == cells.split(" | ")
+    most = 6 / math.pi**2 * 4 / 3 * 25 / 24
+    assert f"25/24 = {most:.1%}" in answer(18)
+    known = {2, 3, 4, 8, 10}  # R3, by enumeration: the likeliest of a class, for any D
+    seen = {k: frozenset(d for d in known if k % d == 0) for k in range(1, 401)}
+    f = {k: min(j for j in seen if seen[j] == seen[k]) for k in range(1, 101)}
+    correct = [k for k in f if f[k] == k]
+    assert correct == [1, 2, 3, 4, 6, 8, 10, 12, 20, 24, 30, 40, 60]
+    assert all(f[k] == max(c for c in correct if k % c == 0) for k in f)
+
+
 # The patches
 
 
 @pytest.fixture
 def patched(tmp_path, monkeypatch):
-    """patched(title): the module that the patch of an exercise makes of ours."""
-    def apply(title):
-        patch = re.search(r"^```diff\n(.*?)^```", exercise(title), re.M | re.S)[1]
+    """patched(number): the module that the patch in an answer makes of ours."""
+    def apply(number):
+        patch = re.search(r"^```diff\n(.*?)^```", answer(number), re.M | re.S)[1]
         name = re.search(r"^\+\+\+ b/(\w+)\.py$", patch, re.M)[1]
+        assert (f"The patch changes {name}.py; `git checkout {name}.py` takes the change back."
+                in answer(number))
         shutil.copy(ROOT / f"{name}.py", tmp_path)
         if not (tmp_path / "results").exists():
             (tmp_path / "results").symlink_to(ROOT / "results")
@@ -180,9 +413,15 @@ def patched(tmp_path, monkeypatch):
     return apply
 
 
+def test_all_patches_are_announced():
+    with_patch = [number for (number, _), text in parts(ANSWERS).items() if "```diff" in text]
+    assert with_patch == [7, 8, 9, 11]
+    assert "exercises 7, 8, 9 and 11 change a file" in one_line(EXERCISES)
+
+
 def test_least_significant_digit_first(patched):
     for base in (2, 10, 1000):
-        integers = patched("Least significant").Integers(base)
+        integers = patched(7).Integers(base)
         values = torch.tensor([0, 7, 10, 120, -300, 10**6, 2**62])
         decoded, valid = integers.decode(integers.encode(values[:, None]))
         assert decoded.equal(values) and valid.all()
@@ -192,13 +431,13 @@ def test_least_significant_digit_first(patched):
                 int(digit) * base**i for i, digit in enumerate(digits))
             assert integers.write(n) == integers.text(words)
             assert integers.read(integers.write(n)) == n
-    assert patched("Least significant").Integers(10).write(123) == "+ 3 2 1"
+    assert patched(7).Integers(10).write(123) == "+ 3 2 1"
 
 
 def test_the_leak_trains_on_test_pairs(patched):
     task = gcd.GCD(base=101, max_int=100, test_size=2000)
     tested = {(min(pair), max(pair)) for pair in task.tests["natural"].tolist()}
-    for draw, leaks in [(gcd.GCD.draw, False), (patched("leak").Task.draw, True)]:
+    for draw, leaks in [(gcd.GCD.draw, False), (patched(8).Task.draw, True)]:
         pairs = draw(task, 50_000, torch.Generator().manual_seed(1))[0].tolist()
         trained = {(min(pair), max(pair)) for pair in pairs}
         assert (tested <= trained) == leaks and bool(tested & trained) == leaks
@@ -207,14 +446,15 @@ def test_the_leak_trains_on_test_pairs(patched):
 
 
 def test_the_new_distributions(patched, monkeypatch):
-    module = patched("distribution of eigenvalues")
+    module = patched(11)
     for size in (2, 3, 8):
         generator = torch.Generator().manual_seed(1)
-        values = module.new_eigenvalues("student", torch.zeros(200_000, size, dtype=torch.float64), generator)
+        zeros = torch.zeros(200_000, size, dtype=torch.float64)
+        values = module.new_eigenvalues("student", zeros.clone(), generator)
         t = values.flatten() / (math.sqrt(size / 3) * module.COEFFICIENT) * math.sqrt(3)
         for x, p in [(0.0, 0.5), (1.638, 0.9), (3.182, 0.975), (5.841, 0.995)]:  # Student's table
             assert abs((t < x).double().mean().item() - p) < 0.003
-        d = module.new_eigenvalues("same-sign", torch.zeros(200_000, size, dtype=torch.float64), generator)
+        d = module.new_eigenvalues("same-sign", zeros.clone(), generator)
         alike = (d.sign() == d[:, :1].sign()).all(dim=1).double().mean().item()
         assert abs(alike - (0.5 + 0.5 * 2 * 0.5**size)) < 0.01
         x = d.flatten().abs() / (math.sqrt(size / 3) * module.COEFFICIENT) * math.sqrt(2)
@@ -232,7 +472,7 @@ def test_the_new_distributions(patched, monkeypatch):
 
 def test_the_column_of_laplace_is_that_of_its_log():
     last = log("eigen-eigenvalues3-laplace")[-2]
-    part = exercise("distribution of eigenvalues")
+    part = answer(11)
     for name, accuracy in by_test(last).items():
         assert f"\n| {name} | {accuracy:.1%} |" in part
     for name in ("semicircle", "marchenko-pastur"):
@@ -245,7 +485,7 @@ def test_twins(monkeypatch, capsys):
     monkeypatch.setattr(train, "read_flags",
                         lambda flags: real([*flags[:4], "--test-size", "300"]))
     names = {}
-    exec(code("in common"), names)
+    exec(blocks(answer(12))[0], names)
     assert capsys.readouterr().out.count("of the wrong answers: off by") == 6
 
     task = eigen.LinearAlgebra()
@@ -258,13 +498,15 @@ def test_twins(monkeypatch, capsys):
     ours, theirs = np.linalg.eigvalsh(matrix), np.linalg.eigvalsh(twin)
     change = np.abs(theirs - ours).sum(axis=1) / np.abs(ours).sum(axis=1)
     counts = np.histogram(change, [0, 0.05, 0.1, 0.2, 0.4, np.inf])[0]
-    table = re.findall(r"^\| [^|]*% [^|]*\| (\d+) \|", exercise("in common"), re.M)
-    assert [f"{n}" for n in counts] == table
+    told = re.findall(r"^\| [^|]*% [^|]*\| (\d+)% \|", answer(12), re.M)
+    np.testing.assert_allclose([int(share) for share in told], counts / 20, atol=3)
     assert (theirs[change > 0.4, 0] < 0).mean().round(1) == 0.9  # nine in ten
+    right = log("eigen-eigenvalues3-laplace")[-2]
+    assert f"right on {by_test(right)['abs-laplace']:.1%} of the same" in one_line(exercise(12))
 
 
 def test_the_solutions_are_least_common_multiples(patched):
-    task = patched("common multiple").GCD(base=10, max_int=1000, test_size=300)
+    task = patched(9).GCD(base=10, max_int=1000, test_size=300)
     pairs, solutions = task.draw(500, torch.Generator().manual_seed(1))
     for (a, b), (lcm,) in zip(pairs.tolist(), solutions.tolist()):
         assert lcm == math.lcm(a, b) and task.judge([a, b], task.target.write(lcm))[1]
@@ -280,25 +522,14 @@ def test_the_solutions_are_least_common_multiples(patched):
     assert taken_for(6)[0] == 6 and taken_for(5) == [0, 5, 0]
 
 
-def test_the_learning_rates():
-    rows = re.findall(r"^\| 2e-\d \| ([\d.]+) \| .*?results/(.*?)/.*? \| (\d) \| (\d) \| (\d) \|$",
-                      PAGE, re.M)
-    for loss, name, *told in rows:
-        last = log(name)[-2]
-        assert f"{last['loss']:.4f}" == loss
-        assert [str(last["predictions"][k][0]) for k in "245"] == told
-    assert len(rows) == 3
-
-
 def test_the_task_of_remainders(tmp_path, monkeypatch, capsys):
     """The file of the answer, as a module; and the code that asks it, with an untrained model."""
-    count, task_file, _ = re.findall(r"^```python\n(.*?)^```", exercise("of your own"), re.M | re.S)
-    (tmp_path / "remainders.py").write_text(task_file)
+    (tmp_path / "remainders.py").write_text(blocks(answer(14))[0])
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(train.TASKS, "remainders", "remainders:Remainders")
     flags = ["--task", "remainders", "--device", "cpu", "--test-size", "300"]
     args, task, _ = train.read_flags(flags)
-    for (a, b), r in zip(*(x.tolist() for x in task.draw(3000, torch.Generator().manual_seed(1)))):
+    for (a, b), r in zip(*(x.tolist() for x in task.draw(500, torch.Generator().manual_seed(1)))):
         assert r == [a % b] and 0 < a < 100_000 and 2 <= b <= 100
         assert task.judge([a, b], task.target.write(a % b))[1]
         assert not task.judge([a, b], task.target.write(a % b + b))[1]
@@ -306,5 +537,36 @@ def test_the_task_of_remainders(tmp_path, monkeypatch, capsys):
     assert source.size(1) == task.src_len and target.size(1) == task.tgt_len + 1
     real = train.read_flags
     monkeypatch.setattr(train, "read_flags", lambda _: real(flags))
-    exec(count, {})
+    exec(code(14), {})
     assert capsys.readouterr().out.count("%") == 8
+
+
+def test_the_file_of_a_task_is_enough():
+    """train.py names the class of each file in translations/ as the exercise says."""
+    for path in (ROOT / "translations").glob("[!_]*.py"):
+        assert train.TASKS[path.stem] == f"translations.{path.stem}:{path.stem.title()}"
+    assert "sums" in train.TASKS and "class Remainders(Task):" in blocks(answer(14))[0]
+
+
+def test_what_remainders_are_worth_by_the_last_digits():
+    for digits, power in (("last digit", 10), ("last two", 100), ("all digits", 10**6)):
+        mean = sum(math.gcd(d, power) / d for d in range(2, 101)) / 99
+        assert f"{mean:.1%}" in answer(14), digits
+
+
+def test_functions_of_your_own(tmp_path, monkeypatch, capsys):
+    """The code of the page makes a file of right pairs, which its commands take."""
+    monkeypatch.chdir(tmp_path)
+    exec(code(19).replace("20_500", "60").replace("500", "20"), {})
+    trained, tested = (integrate.read_file(f"waves{more}.txt", 1000, 512) for more in ("", "-test"))
+    assert len(tested) == 20 and len(trained) == 40 and not trained.keys() & tested.keys()
+    x = sympy.Symbol("x")
+    for f, F in [*tested.items()][:10]:
+        f, F = (to_sympy(from_prefix(text)) for text in (f, F))
+        assert abs((F.diff(x) - f).subs(x, 0.37).evalf()) < 1e-6 * abs(f.subs(x, 0.37).evalf())
+    assert len(OWN) == 4
+    for flags in OWN:
+        args, task, _ = train.read_flags(re.sub(r" +--ask.*", "", flags).split())
+        assert args.out.name == "integrate-waves"
+    task = integrate.Integration(train_data="waves.txt", test_data=["waves-test.txt"])
+    assert 30 < len(task.training) <= 40 and len(task.tests["waves-test.txt"]) > 15
