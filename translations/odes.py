@@ -1,0 +1,252 @@
+"""Symbolic to symbolic: a differential equation => its solution, x y' - y = 0 => y = c x.
+
+    python train.py --task odes
+    python train.py --task odes --ask "x*y' - y"
+
+Equations are hard to solve and easy to make. Draw the solution, a function of x in which a constant
+c occurs once: y = c sin(x). Solve it for c: c = y/sin(x). The derivative of a constant is zero, and
+that is the equation: y'/sin(x) - y cos(x)/sin(x)^2 = 0. Then free it of denominators.
+
+Paper: Lample and Charton, Deep learning for symbolic mathematics, arXiv 1912.01412, section 3.2. It
+has larger solutions, and equations of second order, which have two constants. Here the order is
+one, and solutions have up to 5 operators. Sine, cosine, tangent and square are applied to x but
+never to c: many numbers have the same sine, and to undo it would not give one c.
+
+>>> example(("mul", C, ("sin", "x")))
+("add mul y' sin x mul INT- 1 mul y cos x", 'mul c sin x')
+>>> task = Odes()
+>>> task.judge(task.read("x*y' - y"), "mul c x")
+('y = x*c', True)
+"""
+
+import random
+import re
+from functools import cached_property
+
+import mpmath
+import torch
+
+from calculus import (SLOPES, Undefined, add, content_and_rest, derivative, evaluate, forget,
+                      from_prefix, infix, is_real, multiply, normal, parse, prefix, write_power)
+from task import Task
+from tokenizers import PAD, Vocabulary, pack, read_prefix
+
+ATTEMPTS = 700_000  # to draw an example: most fail, and many give the same problem again
+SIZES = [1] + [2] * 3 + [3] * 5 + [4] * 7 + [5] * 9  # operators of a solution
+WORDS = 30  # no problem or solution has more
+LEAVES = ["x"] * 5 + [1, 2, 3, 4, 5]
+UNARY = ["exp", "ln", "sqrt", "sin", "cos", "tan", "pow2"]
+BINARY = ["add", "sub", "mul", "div"]
+UNDO = {"add": "sub", "sub": "add", "mul": "div", "div": "mul", "exp": "ln", "ln": "exp",
+        "sqrt": "pow2"}
+C, Y = ("c", "x"), ("y", "x")  # calculus.py takes them for functions of x, as sin is one,
+SLOPES["y"] = ("y'", "x")  # and now knows the derivative of y
+
+
+# Step I, generate
+
+
+def draw(n, rng, with_c=False):
+    """A random tree of n operators: "x", 3 or ("add", tree, tree). With c, one of its leaves is c,
+    and the operators above c can be undone."""
+    if n == 0:
+        return C if with_c else rng.choice(LEAVES)
+    if rng.random() < 0.4 and not (with_c and n == 1):
+        return rng.choice(["exp", "ln", "sqrt"] if with_c else UNARY), draw(n - 1, rng, with_c)
+    left, c_left = rng.randrange(n), with_c and rng.random() < 0.5
+    return (rng.choice(BINARY), draw(left, rng, c_left),
+            draw(n - 1 - left, rng, with_c and not c_left))
+
+
+def holds(tree, leaf):
+    """Whether the leaf, which may be C, is in the tree."""
+    return tree == leaf or isinstance(tree, tuple) and any(holds(t, leaf) for t in tree[1:])
+
+
+def solve(tree, y):
+    """tree = y, solved for c: the operators on the path from the root to c are undone."""
+    if tree == C:
+        return y
+    name, *branches = tree
+    if len(branches) == 1:
+        return solve(*branches, (UNDO[name], y))
+    a, b = branches if holds(branches[0], C) else reversed(branches)  # c is in a
+    if a == C and not (name in ("add", "mul") and holds(b, "x")):
+        raise Undefined("c + 1 is c, and x - c is x + c, for another c")
+    if name in ("sub", "div") and a == branches[1]:
+        return solve(a, (name, b, y))  # b - a = y, so a = b - y
+    return solve(a, (UNDO[name], y, b))  # a - b = y, so a = y + b
+
+
+def simplest(e):
+    """The equation e = 0 without denominators, and without common factors, but for those of y'."""
+    for k in sorted({k for product in e for k, _ in product}, key=lambda k: write_power(k, 1)):
+        least = min(dict(product).get(k, 0) for product in e)
+        if least < 0 or least > 0 and "y'" not in write_power(k, 1):
+            k_power = {frozenset([(k, -least)]): 1}
+            return simplest(add(*(multiply({product: a}, k_power) for product, a in e.items())))
+    if not e:
+        raise Undefined("0 = 0")
+    return content_and_rest(e)[1]
+
+
+def words(e):
+    """An expression as words: y, not y x."""
+    return re.sub(r"(?<!\w)(y'?|c) x", r"\1", prefix(e))
+
+
+def example(tree):
+    """A function of x and c -> an equation that it solves, and the function, both in words."""
+    return words(simplest(derivative(normal(solve(tree, Y))))), words(normal(tree))
+
+
+def make_examples(rng):
+    """{equation: solution}, of several solutions the shortest."""
+    print(f"making examples: {ATTEMPTS:,} attempts take a minute", flush=True)
+    pairs = {}
+    for _ in range(ATTEMPTS):
+        try:
+            problem, solution = example(draw(rng.choice(SIZES), rng, with_c=True))
+            if max(problem.count(" "), solution.count(" ")) < WORDS:
+                pairs[problem] = min(solution, pairs.get(problem, solution), key=len)
+        except Undefined:
+            pass
+        forget()
+    return pairs
+
+
+# Step II, represent
+
+# calculus.py reads no y, y' or c: three functions that no example has stand for them there.
+STAND_INS = {"y'": ("acosh", "x"), "y": ("asinh", "x"), "c": ("atanh", "x")}
+
+
+def named(tree):
+    """A tree with y, y' and c in the place of what stands for them."""
+    for name, stand_in in STAND_INS.items():
+        if tree == stand_in:
+            return name, "x"
+    return (tree[0], *map(named, tree[1:])) if isinstance(tree, tuple) else tree
+
+
+def put(text, places):
+    """Words, with others in the place of some: prefix notation needs no brackets."""
+    return " ".join(places.get(word, word) for word in text.split())
+
+
+def expression(text):
+    """Words, with y, y' and c among them -> expression, or Undefined."""
+    tree = read_prefix(put(text, {name: " ".join(f) for name, f in STAND_INS.items()}))
+    if tree is None:
+        raise Undefined("malformed")
+    return normal(named(tree))
+
+
+def shown(text):
+    """Words -> the expression as Python would have it."""
+    return re.sub(r"(?<!\w)(y'?|c)\(x\)", r"\1", infix(expression(text)))
+
+
+class Words(Vocabulary):
+    """Prefix notation with y, y' and c. Problems and solutions are rows of word numbers already."""
+
+    def __init__(self):
+        super().__init__(["c", "x", "y", "y'", "add", "mul", "div", "pow", "sqrt", "exp", "ln",
+                          "sin", "cos", "tan", "INT+", "INT-", *"0123456789"])
+
+    def encode(self, rows):
+        return pack(rows)
+
+
+# Step III, judge
+
+CONSTANTS = ["INT+ 2", "INT- 1", "div INT+ 1 INT+ 3", "INT+ 7", "INT+ 1 0 0", "INT- 5 0"]
+POINTS = [0.37, 0.83, 1.7, 2.9, 5.3, -0.6, -2.3]
+
+
+def is_zero(e, x):
+    """Whether the value at x is rounding error alone: 30 digits more make that 10^30 times smaller,
+    but no other number."""
+    with mpmath.workdps(20):
+        rough = abs(evaluate(e, mpmath.mpf(x), mpmath))
+    with mpmath.workdps(50):
+        return rough == 0 or abs(evaluate(e, mpmath.mpf(x), mpmath)) < rough / 10**15
+
+
+def checks(equation, solution):
+    """Put the solution, and its derivative, into the equation: for each c, and each x where all is
+    real, y as words, and whether the equation holds."""
+    for c in CONSTANTS:
+        try:
+            y = from_prefix(put(solution, {"c": c}))
+            places = {"y": prefix(y), "y'": prefix(derivative(y))}
+            left = from_prefix(put(equation, places))
+        except (Undefined, RecursionError):
+            continue
+        for x in POINTS:
+            if is_real(y, x) and is_real(left, x):
+                yield places["y"], is_zero(left, x)
+
+
+class Odes(Task):
+    """Differential equations of first order, and their solutions with a constant c."""
+
+    name, title = "odes", "Solutions of differential equations"
+    source = target = Words()
+    src_len, tgt_len = WORDS, WORDS + 1
+    scales = Task.scales | {
+        "laptop": dict(dim=64, heads=8, enc_layers=2, dec_layers=1, batch_size=64, epochs=10,
+                       epoch_size=50_000, optimizer="muon", lr=3e-3, warmup=200, beam=[1, 10],
+                       test_size=1000)}
+
+    @cached_property
+    def pairs(self):
+        """All problems (n, WORDS) and solutions (n, WORDS), padded."""
+        pairs = make_examples(random.Random(1912))
+        return [torch.tensor([self.source.ids(text) + [PAD] * (WORDS - 1 - text.count(" "))
+                              for text in texts], device=self.device)
+                for texts in (pairs.keys(), pairs.values())]
+
+    def sample(self, n, generator):
+        """n of these, problems (n, WORDS) and solutions (n, WORDS)."""
+        problems, solutions = self.pairs
+        i = torch.randint(len(problems), (n,), generator=generator, device=generator.device)
+        return problems[i], solutions[i]
+
+    def read(self, text):
+        """ "x*y' - y" or "x*y' = y" -> the word numbers of add mul x y' mul INT- 1 y"""
+        left, _, right = text.partition("=")
+        left, right = (re.sub(r"y'?", lambda y: "{}({})".format(*STAND_INS[y[0]]), side)
+                       for side in (left, right or "0"))
+        try:
+            known = {"log", *self.source.words} - {"c"}
+            if unknown := {*re.findall("[a-z]+'*", text)} - known:
+                raise ValueError(f"{min(unknown)} is not known")
+            e = parse(f"({left}) - ({right})")
+            problem = words(simplest(normal(named(read_prefix(prefix(e))))))
+            if "y'" not in problem.split() or problem.count(" ") >= WORDS:
+                raise ValueError(f"no y', or more than {WORDS} words")
+        except ValueError as error:
+            raise ValueError(f"{text!r}: {error}; ask as in --ask \"x*y' - y\"") from None
+        return self.source.ids(problem)
+
+    def show(self, problem):
+        return shown(self.source.text(problem)) + " = 0"
+
+    def translate(self, model, problems, beam=1):
+        """The first right answer of a beam comes first: who solves an equation can check it."""
+        tokens = super().translate(model, problems, beam)
+        for row, problem in zip(tokens, problems.tolist()):
+            texts = enumerate(map(self.target.text, row.tolist()))
+            row[0] = row[next((i for i, text in texts if self.judge(problem, text)[1]), 0)]
+        return tokens
+
+    def judge(self, problem, words):
+        """Right if all checks are, for two functions y or more: the solution must depend on c."""
+        try:
+            answer = "y = " + shown(words)
+        except (Undefined, RecursionError):
+            return None, False
+        found = [*checks(self.source.text(problem), words)]
+        forget()
+        return answer, len({y for y, _ in found}) > 1 and all(holds for _, holds in found)
