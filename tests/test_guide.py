@@ -2,6 +2,7 @@
 tells to run is understood."""
 
 import importlib
+import math
 import operator
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ import train
 from tests.test_results import is_of, log, read_flags
 
 ROOT = Path(train.__file__).parent
+REFERENCE = (ROOT / "guide" / "reference.md").read_text()
 GUIDE = (ROOT / "guide" / "README.md").read_text()
 NAMES = re.findall(r"\[`([\w.]+)`\]\(\.\./(.*?)\.py\)", GUIDE)
 QUOTES = re.findall(r"\[([\d.]+)%.*?\]\(\.\./results/([^)]*)/report\.txt\)", GUIDE)
@@ -28,13 +30,30 @@ def test_it_quotes_the_logs():
         assert f"{log(name)[-1]['accuracy']:.1%}" == f"{percent}%", name
 
 
-def test_its_commands_are_understood():
-    pages = GUIDE + (ROOT / "guide" / "reference.md").read_text()
+def test_its_commands_are_understood(tmp_path):
+    (tmp_path / "divisors.txt").write_text("+ 1\t+ 1\n")
+    pages = GUIDE + REFERENCE
     commands = re.findall(r"`python train\.py (--task[^`]*)`", pages.replace("\n", " "))
     commands += re.findall(r"^python train\.py (--task .*?)(?:   .*)?$", pages, re.M)
     assert len(commands) >= 10
     for flags in commands:
-        read_flags(re.sub("--(ask|help|resume|eval-only|train-data pairs).*", "", flags))
+        flags = re.sub("--(ask|help|resume|eval-only|export|train-data pairs).*", "", flags)
+        read_flags(flags.replace("divisors.txt", str(tmp_path / "divisors.txt")))
+
+
+def test_the_file_of_divisors_is_made_and_learned(tmp_path, monkeypatch, capsys):
+    """The code of reference.md, with fewer numbers: true pairs, and a model that reads them."""
+    code, = re.findall(r"^```python\n(.*?divisors.*?)```", REFERENCE, re.M | re.S)
+    assert "100_000" in code
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("100_000", "1000"), {})
+    for line in Path("divisors.txt").read_text().splitlines():
+        n, count = (int(part.replace(" ", "")) for part in line.split("\t"))
+        assert count == sum((1 if d * d == n else 2) for d in range(1, math.isqrt(n) + 1)
+                            if n % d == 0)
+    train.main("--task file --train-data divisors.txt --epochs 1 --epoch-size 2000 --dim 32 "
+               "--device cpu".split())
+    assert "The pairs of divisors.txt" in capsys.readouterr().out
 
 
 def test_its_links_lead_somewhere():

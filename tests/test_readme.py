@@ -53,12 +53,14 @@ def test_the_first_two_experiments_are_those_in_results():
     assert len(re.findall(r"\(results/gcd-base3[01]/report\.txt\)", README)) == 2
 
 
-def test_its_commands_are_understood():
+def test_its_commands_are_understood(tmp_path):
+    (tmp_path / "pairs.txt").write_text("+ 1\t+ 2\n")
     commands = re.findall(r"^python train\.py (--task .*?)(?:   .*)?$", README, re.M)
     commands += re.findall(r"`python train\.py (--task [^`]*)`", README)
     assert len(commands) >= 5
     for flags in commands:
-        read_flags(re.sub(r"--(help|resume|eval-only|ask).*", "", flags))
+        flags = re.sub(r"--(help|resume|eval-only|ask).*", "", flags)
+        read_flags(flags.replace("pairs.txt", str(tmp_path / "pairs.txt")))
 
 
 def test_its_links_lead_somewhere():
