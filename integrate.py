@@ -446,7 +446,7 @@ class Integration(Task):
             return None, False
 
     def grade(self, problems, tokens):
-        """A problem is solved if one of the beam's hypotheses is right. Then, the likeliest ones."""
+        """A problem is solved if one of the beam's hypotheses is right. And the likeliest."""
         texts = [[*map(self.target.text, beam)] for beam in tokens.tolist()]
         solved = parallel(partial(in_time, 20, is_solved), zip(problems, texts), self.workers)
         return torch.tensor([bool(right) for right in solved]), [beam[0] for beam in texts]

@@ -193,7 +193,8 @@ def distributions(size):
     figure = new_figure(8, 3.6)
     axes = figure.subplots(2, 4, sharex=True)
     for ax, name in zip(axes.flat, DISTRIBUTIONS):
-        matrices = symmetric(name, 100_000 // int(size), int(size), torch.Generator().manual_seed(1))
+        generator = torch.Generator().manual_seed(1)
+        matrices = symmetric(name, 100_000 // int(size), int(size), generator)
         values = torch.linalg.eigvalsh(matrices).flatten()
         ax.hist(values.numpy(), bins=80, range=(-60, 60), density=True, color=COLOURS[0])
         ax.set(title=name, yticks=[])

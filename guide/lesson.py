@@ -85,18 +85,18 @@ for place in range(5, -1, -1):
     share = (before != after).any(dim=1).double().mean().item()
     print(f"the digit of 10^{place}: {share:6.1%} of the answers change", "#" * round(100 * share))
 
-# %% Do not take the model's word for it: what do the last digits say? 10^2 is a multiple of 4 and 25
+# %% What can the last digits say at all? 10^2 is a multiple of 4, so two digits show multiples of 4
 for k in (2, 4, 8, 16, 5, 25, 3, 7):
     digits = next((d for d in range(1, 7) if 10**d % k == 0), None)
     print(f"multiples of {k:>2}: " + ("no number of last digits shows them" if digits is None
                                       else f"the last {digits} digits show them"))
 
-# %% Another problem, the same model: eigenvalues of matrices. Here are two of them, and their answers
+# %% Another problem, the same kind of model: the eigenvalues of a matrix
 task, laplace = load("--task eigen --train-dist laplace --test-size 200")
 matrix = "[[2, 1, 0], [1, 3, -4], [0, -4, 5]]"
 print(task.ask(matrix, laplace))
 
-# %% Two training sets, one test: eigenvalues that are all positive. Which model is right more often?
+# %% Two training distributions, one test, of positive eigenvalues. Which model is right more often?
 _, semicircle = load("--task eigen --train-dist semicircle --test-size 200")
 test = LinearAlgebra(train_dist="abs-laplace", test_dists=["abs-laplace"], test_size=500)
 for name, model in [("laplace", laplace), ("semicircle", semicircle)]:

@@ -14,7 +14,7 @@ from translations.file import File
 
 @pytest.fixture
 def doubles(tmp_path):
-    """Integers and their doubles, one of them with two solutions; and three lines that are no pair."""
+    """Integers and their doubles, one of which has two solutions; and three lines of no pair."""
     path = tmp_path / "doubles.txt"
     lines = [f"+ {' '.join(str(n))}\t+ {' '.join(str(2 * n))}" for n in range(1, 600)]
     path.write_text("\n".join([*lines, "+ 7\t- 7", "", "+ 8", "+ 8\t+ 1 6\t+ 1"]) + "\n")
@@ -81,7 +81,7 @@ def test_a_question_in_other_words_is_refused(doubles, question):
 
 
 @pytest.mark.parametrize("text, line", [
-    ("", "holds no pairs"), ("no tab\n", "holds no pairs"), ("one pair\thas\n", "no problem to test"),
+    ("", "holds no pairs"), ("no tab\n", "holds no pairs"), ("a pair\thas\n", "no problem to test"),
 ])
 def test_a_file_of_no_use_is_one_line(tmp_path, capsys, text, line):
     path = tmp_path / "pairs.txt"

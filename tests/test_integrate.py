@@ -317,7 +317,8 @@ def test_a_set_says_which_code_made_it_and_other_code_makes_another(tmp_path):
     def words(text):
         return {word for line in text.splitlines() for word in line.split("\t")[-1].split()}
 
-    (name, text), = make_after("integrate.py", 'return g == f or same(f, g)', 'return same(f, g)').items()
+    (name, text), = make_after("integrate.py", "return g == f or same(f, g)",
+                               "return same(f, g)").items()
     assert name == f"bwd-train-ops2-{integrate.CODE:08x}.txt" and "cos" in words(text)
     second = make_after("integrate.py", '"sin", "cos", ', '"sin", ')
     assert len(second) == 2 and second.pop(name) == text

@@ -4,8 +4,8 @@
     python train.py --task file --train-data divisors.txt --ask "+ 3 6 0"
 
 Whoever has a table of problems and solutions trains a model on it, and writes no code. Words are
-what stands between spaces: + 3 6 0<tab>+ 2 4. It is the format of Int2Int, the author's own tool, and
-of --export, by which every task writes such a file:
+what stands between spaces: + 3 6 0<tab>+ 2 4. It is the format of Int2Int, the author's own tool,
+and of --export, by which every task writes such a file:
 
     python train.py --task gcd --base 1000 --export gcd.txt --examples 1000000
 
