@@ -17,7 +17,7 @@ solution. <pad> fills the shorter rows of a batch, so that all rows have one len
 """
 
 import math
-from itertools import product, takewhile
+from itertools import count, product, takewhile
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -76,10 +76,7 @@ class Integers(Vocabulary):
 
     def length(self, n):
         """How many words n takes: its sign and its digits."""
-        digits = 1
-        while abs(n) >= self.base**digits:
-            digits += 1
-        return 1 + digits
+        return 1 + next(digits for digits in count(1) if abs(n) < self.base**digits)
 
     def spell(self, values):
         """Integers (...) int64 above -2**63 -> their words (..., width), padding among them."""
@@ -120,9 +117,12 @@ class Integers(Vocabulary):
 
     def read(self, text):
         """Words -> the int, or None where they are not one: '+ 1 0' -> 10, '1 +' -> None."""
-        row = [self.number.get(word, BOS) for word in text.split()]  # BOS: it is no digit
-        value, valid = self.decode(torch.tensor([row or [PAD]]))
-        return value.item() if valid else None
+        sign, *words = text.split() or [""]
+        digits = [self.number.get(word, PAD) - self.zero for word in words]
+        if sign not in ("+", "-") or not digits or not all(0 <= d < self.base for d in digits):
+            return None
+        size = sum(digit * self.base**place for place, digit in enumerate(reversed(digits)))
+        return -size if sign == "-" else size
 
 
 class Floats(Vocabulary):

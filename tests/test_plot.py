@@ -303,11 +303,14 @@ def test_the_pictures_are_there_and_shown():
 
 
 def test_there_are_commands_to_test():
-    assert {command.split()[0] for command in COMMANDS} == {"curves", "table", "tree"}
+    assert {command.split()[0] for command in COMMANDS} == {
+        "curves", "sieve", "digits", "distributions", "table", "lengths", "tree"}
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", sorted({*COMMANDS}))
 def test_the_commands_of_the_pages(command, matplotlib, tmp_path):
+    (tmp_path / "pairs.txt").write_text("cos x\tsin x\n")
+    command = command.replace("data/*-test-*.txt", str(tmp_path / "pairs.txt"))
     argv = [path for word in shlex.split(command) for path in
             (sorted(ROOT.glob(word)) if word.startswith("results/") else [word])]
     plot.main([*map(str, argv), "--plot", str(tmp_path / "picture.png")])
