@@ -13,9 +13,9 @@ from torch.nn.functional import cross_entropy
 
 sys.path[:0] = [".", ".."]  # the folder of train.py, from here or from guide/
 import train
-from eigen import LinearAlgebra
 from gcd import GCD
 from model import Transformer
+from task import by_test
 from tokenizers import Integers
 
 task = GCD(base=10, test_size=2000)
@@ -78,7 +78,7 @@ pairs = pairs[(pairs >= 100_000).all(dim=1) & (pairs < 1_000_000).all(dim=1)]  #
 before = task.translate(model, pairs)[:, 0]
 for place in range(5, -1, -1):
     digit = pairs[:, 0] // 10**place % 10
-    new = torch.randint(place == 5, 10, (len(pairs),), generator=generator)  # the first is not 0
+    new = torch.randint(int(place == 5), 10, (len(pairs),), generator=generator)  # the first is not 0
     changed = pairs.clone()
     changed[:, 0] += (new - digit) * 10**place
     after = task.translate(model, changed)[:, 0]
@@ -92,15 +92,12 @@ for k in (2, 4, 8, 16, 5, 25, 3, 7):
                                       else f"the last {digits} digits show them"))
 
 # %% Another problem, the same kind of model: the eigenvalues of a matrix
-task, laplace = load("--task eigen --train-dist laplace --test-size 200")
-matrix = "[[2, 1, 0], [1, 3, -4], [0, -4, 5]]"
-print(task.ask(matrix, laplace))
+task, model = load("--task eigen --train-dist semicircle --test-size 500")
+print(task.ask("[[2, 1, 0], [1, 3, -4], [0, -4, 5]]", model))
 
-# %% Two training distributions, one test, of positive eigenvalues. Which model is right more often?
-_, semicircle = load("--task eigen --train-dist semicircle --test-size 200")
-test = LinearAlgebra(train_dist="abs-laplace", test_dists=["abs-laplace"], test_size=500)
-for name, model in [("laplace", laplace), ("semicircle", semicircle)]:
-    print(f"trained on {name}: {test.headline(test.evaluate(model))}")
+# %% It was trained on one distribution of eigenvalues. On which of the others will it be right?
+for name, accuracy in by_test(task.evaluate(model)).items():
+    print(f"{name:<20}{accuracy:6.1%}", "#" * round(50 * accuracy))
 
 # %% Draw, where matplotlib is installed: what the model looks at, while it says that the GCD is 25
 if importlib.util.find_spec("matplotlib"):
