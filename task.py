@@ -195,9 +195,8 @@ def evaluations(log):
 
 
 def by_test(result):
-    """{test: accuracy} of an evaluation, with the first beam size. An old log has just that."""
-    return result.get("accuracy_by_dist") or {
-        test: next(iter(by_beam.values())) for test, by_beam in result["accuracy_by_test"].items()}
+    """{test: accuracy} of an evaluation, with the first beam size."""
+    return {test: next(iter(beams.values())) for test, beams in result["accuracy_by_test"].items()}
 
 
 def read_run(folder):

@@ -164,8 +164,12 @@ def save(out, state):
     os.replace(out / "log.tmp", out / "log.jsonl")
 
 
-def load_checkpoint(path, device):
-    """weights_only: a checkpoint is data, whoever made it; opening one runs no code of theirs."""
+def load_checkpoint(folder, device, to_resume=False):
+    """That of a run. If the run was not made here, its model may be one that comes with the code.
+    weights_only: a checkpoint is data, whoever made it; opening one runs no code of theirs."""
+    path, shipped = folder / "checkpoint.pt", Path(__file__).parent / "results" / folder.name
+    if not to_resume and not path.exists() and (shipped / "model.pt").exists():
+        path = shipped / "model.pt"
     if not path.exists():
         raise ValueError(f"there is no checkpoint {path}: train first")
     try:
@@ -221,6 +225,7 @@ def make_parser(task, scale):
     add("--test-size", type=positive(int), help="held-out test examples")
     add("--examples", type=positive(int), default=200_000,
         help="examples to export; of integrate, also those of each kind to train on")
+    add("--init", metavar="RUN", help="begin with the weights of this run, as of an easier one")
     add("--out", type=Path, help="the run's folder; if not given, runs/<task and main flags>")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--resume", action="store_true", help="go on from the last whole epoch")
@@ -255,13 +260,11 @@ def read_flags(argv=None):
     args.device = pick_device(args.device)
     task = make_task(task_class, args)
     more = f"-{args.scale}" * (args.scale != "laptop") + f"-seed{args.seed}" * (args.seed != 1)
+    more += f"-after-{Path(args.init).name}" if args.init else ""
     args.out = args.out or Path("runs", task.name + more)
     if not args.resume and not args.eval_only and args.ask is None:
         return args, task, None
-    path, shipped = args.out / "checkpoint.pt", Path(__file__).parent / "results" / args.out.name
-    if not args.resume and not path.exists() and (shipped / "model.pt").exists():
-        path = shipped / "model.pt"  # the run was not made here: one that comes with the code
-    checkpoint = load_checkpoint(path, args.device)
+    checkpoint = load_checkpoint(args.out, args.device, args.resume)
     parser.set_defaults(**checkpoint["config"])
     vars(args).update(config_of(parser.parse_args(argv)))  # its flags, where none are given now
     check_agreement(args, checkpoint["config"], task.test_flags)
@@ -310,8 +313,12 @@ def make_model(args, task, checkpoint):
     torch.manual_seed(make_seed(args.seed))
     model = Transformer(len(task.source), len(task.target), task.src_len, task.tgt_len, args.dim,
                         args.heads, args.enc_layers, args.dec_layers, PAD, BOS, EOS, args.word_std)
-    if checkpoint:
-        model.load_state_dict(checkpoint["model"])
+    if args.init and not checkpoint:
+        checkpoint = load_checkpoint(Path(args.init), args.device)
+    try:
+        model.load_state_dict(checkpoint["model"] if checkpoint else model.state_dict())
+    except RuntimeError:
+        raise ValueError(f"{args.init}: its model has other words or sizes") from None
     return model.to(args.device)
 
 

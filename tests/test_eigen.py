@@ -364,9 +364,9 @@ def run_table(*folders):
 
 
 def test_the_table_of_several_runs(tmp_path, capsys):
-    """In another order than the table's; one log as it was before there were beams for each."""
+    """In another order than the table's; some were tested with two beams, or on few tests."""
     write_log(tmp_path / "laplace", start(train_dist="laplace"),
-              {"event": "eval", "accuracy_by_dist": dict.fromkeys(DISTRIBUTIONS, 0.0)})
+              {"event": "eval", "accuracy_by_test": dict.fromkeys(DISTRIBUTIONS, {"1": 0.0})})
     write_log(tmp_path / "semicircle", start(train_dist=None), {"event": "eval"},
               {"event": "eval", "accuracy_by_test": {name: {"1": 0.1, "10": 0.9} for name in [
                   "uniform", "semicircle"]}}, {"event": "end"})
@@ -380,7 +380,8 @@ def test_runs_of_other_sizes_have_their_own_tables(tmp_path, capsys):
     for size in ("10", "8", "3"):
         for name in ("uniform", "gaussian"):
             write_log(tmp_path / f"{name}{size}", start(train_dist=name, size=size), {
-                "event": "eval", "accuracy_by_dist": dict.fromkeys(DISTRIBUTIONS, int(size) / 100)})
+                "event": "eval",
+                "accuracy_by_test": dict.fromkeys(DISTRIBUTIONS, {"1": int(size) / 100})})
     run_table(*tmp_path.iterdir())
     three, eight, ten = capsys.readouterr().out.split("Eigenvalues, ")[1:]
     assert three.startswith("3x3") and three.splitlines()[-2].split() == [
@@ -401,7 +402,7 @@ def test_the_talks_tables_are_whole():
 @pytest.mark.parametrize("log", [
     None, "", '{"event": "start"}\n{"event": "eval"}', '{"event": "start", "op": "eigenvalu',
     '{"event": "start", "task": "eigen", "op": "svd", "size": "3", "train_dist": null}\n'
-    '{"event": "eval", "accuracy_by_dist": {}}',
+    '{"event": "eval", "accuracy_by_test": {}}',
     '{"event": "start", "task": "gcd", "base": 30}\n{"event": "eval"}'])
 def test_the_table_of_what_is_no_run(log, tmp_path, capsys):
     if log is not None:

@@ -38,8 +38,8 @@ def read_flags(flags):
 
 def is_of(start, args):
     """Whether a log, which begins with start, is of the command that these flags are of. Logs of
-    before --optimizer and --word-std came are Adam's, and of its default."""
-    start = {"optimizer": "adam", "word_std": None} | start
+    before --optimizer, --word-std and --init came are of their defaults."""
+    start = {"optimizer": "adam", "word_std": None, "init": None} | start
     other = {"workers"} if args.task == "integrate" else {"examples"}  # flags that change no run
     config = {name: value for name, value in train.config_of(args).items() if name not in other}
     return config.items() <= start.items()
@@ -62,9 +62,10 @@ def test_a_row_quotes_the_log_of_its_command(flags, cells, minutes):
 def test_a_model_that_comes_with_the_code_is_its_logs(name):
     """On new problems, a thousand, it is as often right as its log says."""
     start, *_, end = events = log(name)
-    checkpoint = train.load_checkpoint(RESULTS / name / "model.pt", "cpu")
+    checkpoint = train.load_checkpoint(RESULTS / name, "cpu")
     assert json.loads(json.dumps(checkpoint["log"])) == events and not checkpoint["optimizers"]
-    sizes = {"device": "cpu", "test_size": 1000, "test_dists": eigen.DISTRIBUTIONS[:1]}
+    sizes = {"device": "cpu", "init": None, "test_size": 1000,
+             "test_dists": eigen.DISTRIBUTIONS[:1]}
     args = argparse.Namespace(**start | sizes)
     task = train.make_task(pkgutil.resolve_name(train.TASKS[start["task"]]), args)
     accuracy = task.evaluate(train.make_model(args, task, checkpoint))["accuracy"]
@@ -97,8 +98,7 @@ def test_a_run_is_kept(tmp_path):
     kept = results / "tiny"
     assert {path.name for path in kept.iterdir()} == {"log.jsonl", "report.txt", "model.pt"}
     assert (kept / "log.jsonl").read_bytes() == (run / "log.jsonl").read_bytes()
-    whole, half = (train.load_checkpoint(path, "cpu")
-                   for path in (run / "checkpoint.pt", kept / "model.pt"))
+    whole, half = (torch.load(path) for path in (run / "checkpoint.pt", kept / "model.pt"))
     assert whole["log"] == half["log"] and half["optimizers"] == []
     for name, weights in whole["model"].items():
         assert torch.allclose(weights, half["model"][name].float(), rtol=1e-3, atol=1e-6)

@@ -212,7 +212,7 @@ for kill in range(6):
     time.sleep(random.uniform(0, 0.03))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    print("killed after", train.load_checkpoint(train.Path(path), "cpu")["epoch"])
+    print("killed after", train.load_checkpoint(train.Path(path).parent, "cpu")["epoch"])
 """
 
 
@@ -224,7 +224,7 @@ def test_kill_9_while_it_saves(tmp_path):
                             capture_output=True)
     epochs = [int(line.split()[-1]) for line in result.stdout.splitlines() if "killed" in line]
     assert len(epochs) == 6 and epochs == sorted(epochs) and epochs[-1] > 6, result.stderr
-    logged = [event["epoch"] for event in train.load_checkpoint(out / "checkpoint.pt", "cpu")["log"]
+    logged = [event["epoch"] for event in train.load_checkpoint(out, "cpu")["log"]
               if event["event"] == "eval"]
     assert logged == list(range(1, epochs[-1] + 1))  # none lost, none twice
 
@@ -238,13 +238,27 @@ def test_a_save_that_fails_half_way_leaves_the_last_checkpoint(tmp_path, monkeyp
     monkeypatch.setattr(torch, "save", torn)
     with pytest.raises(OSError):
         train.save(tmp_path, {"epoch": 2} | state)
-    assert train.load_checkpoint(tmp_path / "checkpoint.pt", "cpu")["epoch"] == 1
+    assert train.load_checkpoint(tmp_path, "cpu")["epoch"] == 1
 
 
 def test_a_second_run_does_not_write_over_the_first(done, capsys):
     before = {path: path.read_bytes() for path in done.iterdir()}
     assert "--resume" in refused(capsys, "--out", done)
     assert {path: path.read_bytes() for path in done.iterdir()} == before
+
+
+def test_a_run_begins_with_the_weights_of_another(done, tmp_path, capsys):
+    """--init: at a learning rate of almost nothing, the new run says what the old one says."""
+    out = tmp_path / "second"
+    train.main([*TINY, "--init", str(done), "--lr", "1e-12", "--out", str(out), "--seed", "7"])
+    for name, before in weights(done).items():
+        torch.testing.assert_close(weights(out)[name], before, rtol=0, atol=1e-5)
+    assert log(out)[-1]["accuracy"] == log(done)[-1]["accuracy"]
+    assert log(out)[0]["init"] == str(done) and log(out)[0]["epoch"] == 0
+    assert "other words or sizes" in refused(capsys, "--dim", "32", "--init", done)
+    assert "no checkpoint" in refused(capsys, "--init", tmp_path / "nothing")
+    args = train.read_flags(["--task", "gcd", "--init", "runs/gcd-base30"])[0]
+    assert args.out.name == "gcd-base30-after-gcd-base30"
 
 
 # Several processes
@@ -293,7 +307,7 @@ def test_ctrl_c_on_two_processes(tmp_path):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
-    assert train.load_checkpoint(out / "checkpoint.pt", "cpu")["epoch"] >= 1
+    assert train.load_checkpoint(out, "cpu")["epoch"] >= 1
 
 
 # Bad input
