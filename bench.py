@@ -5,6 +5,7 @@
                               the talk's optimizer, Adam, trains at three learning rates
     python bench.py speed     examples/s of both models, each trained by Adam; and the share of our
                               time that the matrix products alone take: no code can do without
+    python bench.py beam      seconds to search for integrals with each beam, and to judge them
     python bench.py sympy     the test problems of integration that SymPy leaves after 30 s each
     python bench.py           the first two; after one of these words, flags of train.py may follow
 
@@ -16,6 +17,7 @@ import math
 import warnings
 from functools import partial
 from statistics import median
+from time import perf_counter
 from timeit import timeit
 
 import torch
@@ -129,6 +131,21 @@ def speed(flags):
               f"alone take {floor / step:.0%} of our time", flush=True)  # <70: over a progress line
 
 
+def beam(flags):
+    """With the trained model, that of runs/ or the one that comes with the code."""
+    args, task, checkpoint = train.read_flags(f"--task integrate --eval-only{flags}".split())
+    model = train.make_model(args, task, checkpoint)
+    for test, problems in task.tests.items():
+        for size in args.beam:
+            start = perf_counter()
+            tokens = task.translate(model, problems, size)
+            search = perf_counter() - start
+            solved = task.grade(problems, tokens)[0].double().mean()
+            judging = perf_counter() - start - search
+            print(f"{test}, beam {size}: {solved:.1%} of {len(problems)}, search {search:.1f} s, "
+                  f"judging {judging:.1f} s", flush=True)
+
+
 def sympy(flags):
     """As train.py's --ask - reads them: a problem on each line that does not begin with #."""
     _, task, _ = train.read_flags(f"--task integrate{flags}".split())
@@ -143,12 +160,12 @@ def sympy(flags):
 def main(argv=None):
     parser = Parser(prog="bench.py", description=__doc__,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["result", "speed", "sympy"])
+    parser.add_argument("what", nargs="?", choices=["result", "speed", "beam", "sympy"])
     args, flags = parser.parse_known_args(argv)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     print(f"# torch {torch.__version__}, {device}, {torch.get_num_threads()} threads", flush=True)
     for function in {None: [result, speed], "result": [result], "speed": [speed],
-                     "sympy": [sympy]}[args.what]:
+                     "beam": [beam], "sympy": [sympy]}[args.what]:
         parser.call(function, "".join(f" {flag}" for flag in flags))
 
 

@@ -124,6 +124,11 @@ def test_the_rows(monkeypatch, capsys, tmp_path):
     share, *unsolved = capsys.readouterr().out.partition("# bwd: ")[2].splitlines()
     assert share == f"SymPy solves {1 - len(unsolved) / 5:.1%} of 5"
 
+    bench.main("beam --test-data bwd --test-size 20 --beam 1 5 --workers 1".split())
+    one, five = re.findall(r"^bwd, beam [15]: (.*)% of 20, search [\d.]+ s, judging [\d.]+ s$",
+                           capsys.readouterr().out, re.M)
+    assert 60 < float(one) <= float(five)  # the model that comes with the code: 92% and more
+
     bench.main(["speed", "--batch-size", "8"])
     out = capsys.readouterr().out
     assert "--batch-size 8" in out and "times as fast" in out and " in " not in out

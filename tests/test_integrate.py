@@ -4,6 +4,7 @@ never trained on, and a judge that is not fooled. The truth comes from SymPy and
 
 import doctest
 import json
+import lzma
 import math
 import os
 import random
@@ -15,6 +16,7 @@ import sys
 import time
 from collections import Counter
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import mpmath
@@ -25,13 +27,14 @@ import torch
 import integrate
 import train
 from calculus import Undefined, add, from_prefix, parse, prefix, to_sympy, without_constants
-from integrate import (GENERATORS, Integration, OutOfTime, draw_examples, draw_tree, in_time,
+from integrate import (GENERATORS, Integration, OutOfTime, draw_examples, draw_tree, fits, in_time,
                        is_held_out, is_integral, is_solved, known_integral, known_integrals,
                        make_set, parallel, same, sympy_integral, trees)
 from task import Task, run_commands
 from tokenizers import BOS, EOS, Expressions, read_prefix
 
 ROOT = Path(integrate.__file__).parent
+REFERENCE = (ROOT / "guide" / "reference.md").read_text()
 x = sympy.Symbol("x")
 SMALL = {"bwd": (2000, 500), "fwd": (50, 25), "ibp": (2000, 500)}
 
@@ -324,6 +327,33 @@ def test_a_set_says_which_code_made_it_and_other_code_makes_another(tmp_path):
     assert len(second) == 2 and second.pop(name) == text
     assert "cos" not in words(*second.values()) and "sin" in words(*second.values())
     assert len(make_after("calculus.py", "LARGEST = 10**12", "LARGEST = 10**6")) == 3
+
+
+def test_the_forward_set_is_made_again(tmp_path, monkeypatch):
+    """The code of guide/reference.md, for the first pairs. What SymPy finds just in time may be
+    missing; what is found is the same."""
+    path = integrate.RESULTS / "fwd-train-ops5.txt.xz"
+    monkeypatch.setattr(integrate, "DATA", tmp_path)
+    monkeypatch.setitem(integrate.ATTEMPTS, "fwd", (150, 75))
+    code, = re.findall(r"```python\n(import lzma.*?)```", REFERENCE, re.S)
+    assert str(path.relative_to(ROOT)) in code and "size=100_000" in code
+    exec(code.replace(str(path.relative_to(ROOT)), str(tmp_path / "again.xz"))
+         .replace("100_000", "30"), {})
+    with lzma.open(path, "rt") as ours, lzma.open(tmp_path / "again.xz", "rt") as again:
+        ours, again = (dict(map(integrate.read_line, islice(lines, 30))) for lines in (ours, again))
+    both = ours.keys() & again.keys()
+    assert len(both) > 22 and all(ours[f] == again[f] for f in both)
+
+
+def test_the_forward_set(capsys):
+    with lzma.open(integrate.RESULTS / "fwd-train-ops5.txt.xz", "rt") as lines:
+        pairs = dict(map(integrate.read_line, lines))
+    assert len(pairs) == 100_000 and not any(map(is_held_out, pairs))
+    for f, F in random.Random(1).sample([*pairs.items()], 300):
+        assert fits(f, F, 50) and is_integral(f, F)
+    task = Integration(train_data="fwd", test_data=["bwd"])
+    assert [*task.load("fwd", "train", 500).items()] == [*pairs.items()][:500]
+    assert "fwd-train-ops5.txt.xz: 500 examples; 0 lines" in capsys.readouterr().out
 
 
 def test_where_there_are_no_more_functions_it_ends():
