@@ -48,6 +48,10 @@ class Vocabulary:
         """n texts -> the numbers of their words, a LongTensor (n, width), with padding."""
         return pad_sequence([torch.tensor(self.ids(text)) for text in texts], batch_first=True)
 
+    def encode(self, values):
+        """Values as a task draws them -> rows of word numbers, which here they are already."""
+        return pack(values)
+
 
 def pack(tokens):
     """Close the gaps: move the padding of each row (n, width) to its end. The rows are then as wide

@@ -21,17 +21,12 @@ from zlib import crc32
 import torch
 
 from task import HELD_OUT, Task
-from tokenizers import PAD, Vocabulary, pack
+from tokenizers import PAD, Vocabulary
 
 
-class Words(Vocabulary):
-    """The words of some texts, which are rows of the numbers of their words, with padding."""
-
-    def __init__(self, texts):
-        super().__init__(sorted({word for text in texts for word in text.split()}))
-
-    def encode(self, rows):
-        return pack(rows)
+def words_of(texts):
+    """A vocabulary of all words of some texts."""
+    return Vocabulary(sorted({word for text in texts for word in text.split()}))
 
 
 @cache  # train.py may make a task twice
@@ -62,7 +57,7 @@ class File(Task):
         if not self.train_data:
             raise ValueError("--train-data FILE is needed: lines of a problem, a tab, its solution")
         texts = [*zip(*read_pairs(self.train_data))]
-        self.source, self.target = map(Words, texts)
+        self.source, self.target = map(words_of, texts)
         self.src_len, longest = (max(len(text.split()) for text in part) for part in texts)
         self.tgt_len = longest + 1  # and <eos>
         self.title = f"The pairs of {self.train_data}"

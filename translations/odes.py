@@ -29,7 +29,7 @@ import torch
 from calculus import (SLOPES, Undefined, add, content_and_rest, derivative, evaluate, forget,
                       from_prefix, infix, is_real, multiply, normal, parse, prefix, write_power)
 from task import Task
-from tokenizers import PAD, Vocabulary, pack, read_prefix
+from tokenizers import Vocabulary, read_prefix
 
 ATTEMPTS = 700_000  # to draw an example: most fail, and many give the same problem again
 SIZES = [1] + [2] * 3 + [3] * 5 + [4] * 7 + [5] * 9  # operators of a solution
@@ -147,17 +147,6 @@ def shown(text):
     return re.sub(r"(?<!\w)(y'?|c)\(x\)", r"\1", infix(expression(text)))
 
 
-class Words(Vocabulary):
-    """Prefix notation with y, y' and c. Problems and solutions are rows of word numbers already."""
-
-    def __init__(self):
-        super().__init__(["c", "x", "y", "y'", "add", "mul", "div", "pow", "sqrt", "exp", "ln",
-                          "sin", "cos", "tan", "INT+", "INT-", *"0123456789"])
-
-    def encode(self, rows):
-        return pack(rows)
-
-
 # Step III, judge
 
 CONSTANTS = ["INT+ 2", "INT- 1", "div INT+ 1 INT+ 3", "INT+ 7", "INT+ 1 0 0", "INT- 5 0"]
@@ -192,7 +181,8 @@ class Odes(Task):
     """Differential equations of first order, and their solutions with a constant c."""
 
     name, title = "odes", "Solutions of differential equations"
-    source = target = Words()
+    source = target = Vocabulary(["c", "x", "y", "y'", "add", "mul", "div", "pow", "sqrt", "exp",
+                                  "ln", "sin", "cos", "tan", "INT+", "INT-", *"0123456789"])
     src_len, tgt_len = WORDS, WORDS + 1
     scales = Task.scales | {
         "laptop": dict(dim=64, heads=8, enc_layers=2, dec_layers=1, batch_size=64, epochs=10,
@@ -201,14 +191,12 @@ class Odes(Task):
 
     @cached_property
     def pairs(self):
-        """All problems (n, WORDS) and solutions (n, WORDS), padded."""
+        """All problems and all solutions, as rows of word numbers, padded."""
         pairs = make_examples(random.Random(1912))
-        return [torch.tensor([self.source.ids(text) + [PAD] * (WORDS - 1 - text.count(" "))
-                              for text in texts], device=self.device)
-                for texts in (pairs.keys(), pairs.values())]
+        return [self.source.rows(texts).to(self.device) for texts in (pairs, pairs.values())]
 
     def sample(self, n, generator):
-        """n of these, problems (n, WORDS) and solutions (n, WORDS)."""
+        """n of these pairs."""
         problems, solutions = self.pairs
         i = torch.randint(len(problems), (n,), generator=generator, device=generator.device)
         return problems[i], solutions[i]

@@ -30,7 +30,7 @@ import torch
 
 from calculus import Undefined, evaluate, from_prefix, infix, is_real, parse
 from task import Task
-from tokenizers import PAD, Floats, Vocabulary, pack, read_prefix
+from tokenizers import PAD, Floats, Vocabulary, read_prefix
 
 GIVEN = torch.arange(1, 13).double() / 2  # the model reads the values at these points
 NEW = GIVEN[:-1] + 0.25  # and is judged by those at the points between
@@ -82,21 +82,11 @@ def misfit(words, x, y):
     return error.nan_to_num(math.inf, posinf=math.inf).item()
 
 
-class Words(Vocabulary):
-    """Those of functions. A solution is a row of word numbers already."""
-
-    def __init__(self):
-        super().__init__(["x", *BINARY, *UNARY, "INT+", *"12345"])
-
-    def encode(self, rows):
-        return pack(rows)
-
-
 class Regression(Task):
     """Functions of x, given by twelve values, and the functions in words."""
 
     name, title = "regression", "A function from twelve of its values"
-    target = Words()
+    target = Vocabulary(["x", *BINARY, *UNARY, "INT+", *"12345"])
     src_len, tgt_len = 36, 11  # twelve values of 3 words; 3 operators, 3 numbers, x and <eos>
     scales = Task.scales | {
         "laptop": dict(dim=64, heads=4, enc_layers=2, dec_layers=1, batch_size=64, epochs=10,
