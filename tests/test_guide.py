@@ -16,7 +16,7 @@ ROOT = Path(train.__file__).parent
 REFERENCE = (ROOT / "guide" / "reference.md").read_text()
 GUIDE = (ROOT / "guide" / "README.md").read_text()
 NAMES = re.findall(r"\[`([\w.]+)`\]\(\.\./(.*?)\.py\)", GUIDE)
-QUOTES = re.findall(r"\[([\d.]+)%.*?\]\(\.\./results/([^)]*)/report\.txt\)", GUIDE)
+QUOTES = re.findall(r"\[([\d.]+)%(?:, (\d+) GCDs)?\]\(\.\./results/([^)]*)/report\.txt\)", GUIDE)
 
 
 @pytest.mark.parametrize("name, module", NAMES)
@@ -26,8 +26,9 @@ def test_what_it_tells_to_read_is_there(name, module):
 
 def test_it_quotes_the_logs():
     assert len(QUOTES) >= 7
-    for percent, name in QUOTES:
+    for percent, gcds, name in QUOTES:
         assert f"{log(name)[-1]['accuracy']:.1%}" == f"{percent}%", name
+        assert not gcds or len(log(name)[-2]["correct_gcds"]) == int(gcds)
 
 
 def test_its_commands_are_understood(tmp_path):

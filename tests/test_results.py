@@ -166,3 +166,5 @@ def test_list_prints_the_commands_of_the_page(capsys):
         train.main(["--list"])
     listed = re.findall(r"^ +(\d+) min  python train.py (.*)$", capsys.readouterr().out, re.M)
     assert not stop.value.code and listed == [(minutes, flags) for flags, _, minutes in ROWS]
+    hours = sum(int(minutes) for _, _, minutes in ROWS) / 60
+    assert f"one run after the other, takes {hours:.0f} hours:" in PAGE
