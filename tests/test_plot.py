@@ -253,6 +253,14 @@ def test_embeddings_in_a_plane_are_drawn_as_they_are(matplotlib, tmp_path):
     assert torch.allclose(torch.cdist(drawn, drawn), torch.cdist(points, points), atol=1e-4)
 
 
+def test_the_last_digits_decide(matplotlib):
+    """In base 10, GCDs up to 25 can be told by the last three digits, and by no others."""
+    ax, = plot.deciding(str(RESULTS / "gcd-base10")).axes
+    heights = [bar.get_height() for bar in ax.patches]
+    assert len(heights) == 6 and max(heights[:3]) < 1 and heights[5] > heights[4] > heights[3] > 0.5
+    assert [text.get_text() for text in ax.texts] == [f"{height:.1f}" for height in heights]
+
+
 def test_the_histograms_of_eigenvalues(matplotlib):
     """Uniform ones fill an interval of deviation 10 sqrt(5/3); absolute values are not negative."""
     axes = {ax.get_title("left"): [(bar.get_x(), bar.get_height()) for bar in ax.patches]
@@ -304,7 +312,7 @@ def test_the_pictures_are_there_and_shown():
 
 def test_there_are_commands_to_test():
     assert {command.split()[0] for command in COMMANDS} == {
-        "curves", "sieve", "digits", "distributions", "table", "lengths", "tree"}
+        "curves", "sieve", "digits", "deciding", "distributions", "table", "lengths", "tree"}
 
 
 @pytest.mark.parametrize("command", sorted({*COMMANDS}))
