@@ -375,10 +375,10 @@ def run(argv):
         if WORLD > 1:
             torch.distributed.barrier()  # until the first process has evaluated
             torch.distributed.destroy_process_group()
-    if args.plot and args.ask is not None:
-        plot.save(plot.attention(task, model, args.ask), args.out / "attention.png")
-    elif args.plot:
-        plot.save(plot.curves(args.out), args.out / "curve.png")
+    if args.plot:
+        args.out.mkdir(parents=True, exist_ok=True)
+        figure = plot.attention(task, model, args.ask) if args.ask else plot.curves(args.out)
+        plot.save(figure, args.out / ("attention.png" if args.ask else "curve.png"))
 
 
 def main(argv=None):
