@@ -99,9 +99,9 @@ EQUATIONS = {
     # sides of each equation. (Ones, diagonal: the identity matrix.)
     "eigenvectors": ("H^T M H = D and H^T H = I", lambda m, d, ht: [
         (ht @ m @ ht.mT, d.diag_embed()), (ht @ ht.mT, torch.ones_like(d).diag_embed())]),
-    "svd": ("U S V^T = A, U^T U = I and V^T V = I", lambda a, s, ut, vt: [
+    "svd": ("U S V^T = A, U^T U = I, V^T V = I and S = |S|", lambda a, s, ut, vt: [
         (ut.mT @ s.diag_embed() @ vt, a), (ut @ ut.mT, torch.ones_like(s).diag_embed()),
-        (vt @ vt.mT, torch.ones_like(s).diag_embed())]),
+        (vt @ vt.mT, torch.ones_like(s).diag_embed()), (s, s.abs())]),
     "inverse": ("A X = I", lambda a, x: [(a @ x, torch.ones_like(a[:, 0]).diag_embed())]),
 }
 
@@ -148,8 +148,8 @@ class LinearAlgebra(Task):
         takes, gives, sizes, self.solution = OPS[self.op]
         self.symmetric = self.op in ("eigenvalues", "eigenvectors")
         size = self.size.split("x")
-        if len(size) > 2 or not all(n.isdecimal() and int(n) > 0 for n in size):
-            raise ValueError(f"--size {self.size}: it is a number, as 5, or two of them, as 4x6")
+        if len(size) > 2 or not all(n.isdecimal() and 0 < int(n) <= 1000 for n in size):
+            raise ValueError(f"--size {self.size}: a number up to 1000, as 5, or two, as 4x6")
         self.rows, columns = rows, columns = int(size[0]), int(size[-1])
         if takes == "rr" and rows != columns:
             raise ValueError(f"--size {self.size}: --op {self.op} is for square matrices")

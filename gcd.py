@@ -271,7 +271,8 @@ def table(runs):
     runs = sorted(map(read_run, runs), key=lambda run: run[1][-1]["accuracy"])
     for kind, (title, talk) in zip(kinds, TALK["gcd"].items()):
         ours = {start["base"]: (f"{100 * last['accuracy']:.1f}", len(last["correct_gcds"]))
-                for start, (*_, last) in runs if start.get("max_int") == 1_000_000
+                for start, (*_, last) in runs if start["task"] == "gcd"
+                and start.get("max_int") == 1_000_000
                 and (start["operands"], start["outcomes"]) == kind}
         if ours:
             yield f"{title.capitalize()}: accuracy, and GCDs learned (in brackets the talk's)"

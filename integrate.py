@@ -191,15 +191,15 @@ POINTS = [mpmath.mpf(x) / 100 for x in (-910, -493, -389, -310, -226, -167, -131
 
 
 def same(f, g):
-    """Whether f and g have the same values wherever f is real: at points, with 50 digits. If f is
-    real nowhere, at complex numbers."""
+    """Whether f and g have the same values at points, with 50 digits, wherever f is real, and on
+    its way there; if it is so nowhere, at complex numbers."""
     with mpmath.workdps(50):
         for shift in (0, mpmath.mpc("0.37", "0.41")):
             compared = 0
             for z in POINTS:
                 y = evaluate(f, z + shift, mpmath)
-                if mpmath.isfinite(y) and (shift or abs(mpmath.im(y)) <= abs(y) / 10**40):
-                    compared += 1
+                if mpmath.isfinite(y) and (shift or not isinstance(y, mpmath.mpc)):
+                    compared += abs(y) > 1e-20  # a smaller one tells nothing
                     error = abs(y - evaluate(g, z + shift, mpmath))
                     if not error <= (abs(y) + 1e-20) / 10**20:  # nan is not
                         return False
@@ -309,20 +309,21 @@ def normal_form(text):
     """Words as anyone writes them -> in the normal form, or "" if they have none."""
     try:
         return prefix(from_prefix(text))
-    except (Undefined, RecursionError):
+    except (ValueError, RecursionError):
         return ""
 
 
-def read_file(path, size, max_words):
-    """The first examples of a file of anyone's, in normal form; other lines are skipped."""
+def read_file(path, size, max_words, part=None):
+    """The first examples of a file of anyone's, in normal form; other lines are skipped. part: only
+    those problems that are held out, "test", or only the others, "train"."""
     pairs, skipped = {}, 0
     with (lzma.open if Path(path).suffix == ".xz" else open)(path, "rt", errors="replace") as file:
         for line in file:
             f, F = map(normal_form, read_line(line))
-            if f and F and fits(f, F, max_words):
-                pairs.setdefault(f, F)
-            else:
+            if not (f and F and fits(f, F, max_words)):
                 skipped += line[0] != "#"
+            elif not part or is_held_out(f) == (part == "test"):
+                pairs.setdefault(f, F)
             forget()
             if len(pairs) == size:
                 break
@@ -392,12 +393,15 @@ class Integration(Task):
         pairs = {}
         for kind in data.split("+"):
             path = RESULTS / f"{kind}-{part}-ops{self.max_ops}.txt.xz"  # one that took hours
-            if kind in GENERATORS and not path.exists():
-                pairs |= make_set(kind, part, self.max_ops, size, self.workers, self.max_words)
+            if kind not in GENERATORS:  # a file: all of it is a test, if none of it is trained on
+                own = part if kind in self.train_data.split("+") else None
+                pairs |= read_file(kind, size, self.max_words, own)
+            elif path.exists() and self.max_words <= 50:
+                pairs |= read_file(path, size, self.max_words)
             else:
-                pairs |= read_file(path if path.exists() else kind, size, self.max_words)
+                pairs |= make_set(kind, part, self.max_ops, size, self.workers, self.max_words)
         if not pairs:
-            raise ValueError(f"{data} holds no examples of up to {self.max_words} words")
+            raise ValueError(f"{data}: no examples to {part} on, of up to {self.max_words} words")
         return pairs
 
     @cached_property

@@ -173,6 +173,7 @@ class Transformer(nn.Module):
         FloatTensor (n, beam), -inf where there are fewer translations. chunk: how many are searched
         for at a time; problems of similar lengths go together.
         """
+        src = src.to(self.src_embedding.weight.device)
         order = (src != self.pad).sum(dim=1).argsort(stable=True)
         parts = [self.beam_search(src[rows], beam) for rows in order.split(max(1, chunk // beam))]
         return tuple(torch.cat(part)[order.argsort()] for part in zip(*parts))

@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 from functools import cached_property
+from lzma import LZMAError
 from pathlib import Path
 
 import torch
@@ -105,7 +106,7 @@ class Task:
 
     def translate(self, model, problems, beam=1):
         """The model's translations, best first: LongTensor (n, beam, tgt_len)."""
-        return model.generate(self.encode(problems).to(self.device), beam)[0]
+        return model.generate(self.encode(problems), beam)[0]
 
     def grade(self, problems, tokens):
         """tokens (n, beam, tgt_len) -> whether the best translation of each problem is right,
@@ -175,7 +176,7 @@ class Task:
     def ask(self, text, model, beam=1):
         """Answers to a problem as a person writes it, each judged; ValueError if it is none."""
         problem = self.read(text)
-        tokens, logps = model.generate(self.encode(self.collate([problem])).to(self.device), beam)
+        tokens, logps = model.generate(self.encode(self.collate([problem])), beam)
         lines = [f"{self.question(problem)}; the model says, best first:"]
         for row, logp in zip(tokens[0].tolist(), logps[0].tolist()):
             if logp > -math.inf:
@@ -229,8 +230,10 @@ class Parser(argparse.ArgumentParser):
         """function(*args); what a user got wrong is said in one line."""
         try:
             return function(*args)
-        except ValueError as error:
+        except (ValueError, EOFError, LZMAError) as error:  # the last two: of a torn .xz
             self.error(error)
+        except RecursionError:
+            self.error("an expression is too deep")
         except OSError as error:
             self.error(f"{error.filename or 'output'}: {error.strerror}")
 

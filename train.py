@@ -231,7 +231,7 @@ def make_parser(task, scale):
     mode.add_argument("--resume", action="store_true", help="go on from the last whole epoch")
     mode.add_argument("--eval-only", action="store_true", help="evaluate the folder's checkpoint")
     mode.add_argument("--ask", nargs="?", const="-", metavar="PROBLEM",
-                      help="let the model solve it; without one: those of standard input")
+                      help='let the model solve it, as --ask="-x"; alone: those of standard input')
     mode.add_argument("--export", type=Path, metavar="FILE", help="write examples, as words")
     mode.add_argument("--list", action="store_true", help="list the talk's experiments")
     add("--plot", action="store_true", help="also draw curve.png; with --ask, attention.png")
@@ -307,7 +307,8 @@ def make_model(args, task, checkpoint):
     layers, longest = args.enc_layers + args.dec_layers, max(task.src_len, task.tgt_len)
     weights = args.dim * (len(task.source) + len(task.target) + 14 * args.dim * layers)
     kept = args.batch_size * layers * longest * (args.heads * longest + 16 * args.dim)
-    numbers = 4 * weights + 2 * kept + 2 * args.test_size * longest  # roughly, what grows fastest
+    tested = longest * (args.test_size + max(args.beam) * layers * args.dim)
+    numbers = 4 * weights + 2 * kept + 2 * tested  # roughly, what grows fastest
     if numbers > 2**34:  # of 4 bytes
         raise ValueError(f"this takes {numbers / 2**28:,.0f} GB of memory: choose smaller sizes")
     torch.manual_seed(make_seed(args.seed))
@@ -318,7 +319,7 @@ def make_model(args, task, checkpoint):
     try:
         model.load_state_dict(checkpoint["model"] if checkpoint else model.state_dict())
     except RuntimeError:
-        raise ValueError(f"{args.init}: its model has other words or sizes") from None
+        raise ValueError(f"{args.init or args.out}: its model has other words or sizes") from None
     return model.to(args.device)
 
 

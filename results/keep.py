@@ -18,12 +18,13 @@ parser.add_argument("--weights", action="store_true")
 args = parser.parse_args()
 
 for run in args.runs:
+    checkpoint = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
     folder = Path(__file__).parent / run.name
     folder.mkdir(exist_ok=True)
+    (folder / "model.pt").unlink(missing_ok=True)  # that of an earlier run
     for name in ("log.jsonl", "report.txt"):
         shutil.copy(run / name, folder)
     if args.weights:
-        checkpoint = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
         model = {name: weights.half() for name, weights in checkpoint["model"].items()}
         torch.save(checkpoint | {"model": model, "optimizers": []}, folder / "model.pt")
     print(folder)

@@ -213,6 +213,7 @@ def test_signs_and_order_of_singular_vectors_are_not_held_against_the_model():
 
     assert (errors(s[:, order], signs * ut[:, order], signs * vt[:, order]) < 1e-9).all()
     assert (errors(s, signs * ut, vt) > 0.05).all()
+    assert (errors(-s, -ut, vt) > 0.05).all()  # singular values are not negative
     trivial = torch.ones_like(s), torch.eye(3).expand_as(ut).double(), task.operands(problems)[0]
     assert (errors(*trivial) > 0.05).all()  # A = I I A is no SVD
 

@@ -405,11 +405,33 @@ def test_files_of_anyone(tmp_path, capsys):
     assert len(small_task(train_data=str(path)).load(str(path), "train", 2)) == 2
 
 
+def test_of_a_file_to_train_on_a_tenth_is_held_out(tmp_path):
+    """Whatever its test is, now or later. A file that is only a test is tested as a whole."""
+    pairs = (draw_examples("bwd", "train", 3, None, range(400))
+             | draw_examples("bwd", "test", 3, None, range(3000)))
+    pairs = {f: F for f, F in pairs.items() if fits(f, F, 40)}
+    path, other = tmp_path / "data.xz", tmp_path / "other.txt"
+    with lzma.open(path, "wt") as file:
+        file.writelines(f"{f}\t{F}\n" for f, F in pairs.items())
+    held_out = {f for f in pairs if is_held_out(f)}
+    task = small_task(train_data=str(path), test_size=1000)
+    assert {*task.tests[str(path)]} == held_out
+    assert {f for f, _ in task.training} == pairs.keys() - held_out
+    other.write_text("".join(f"{f}\tx\n" for f in [*pairs][:20]))
+    task = small_task(train_data=str(path), test_data=[str(other)])
+    assert {*task.tests[str(other)]} == {*[*pairs][:20]}
+    assert {f for f, _ in task.training} == pairs.keys() - held_out - {*[*pairs][:20]}
+
+
 def test_a_file_with_nothing_but_the_test(tmp_path):
-    path = tmp_path / "data.txt"
+    path, copy = tmp_path / "data.txt", tmp_path / "copy.txt"
     path.write_text("cos x\tsin x\nINT+ 2\tmul INT+ 2 x\n")
+    copy.write_text(path.read_text())
     with pytest.raises(ValueError, match="all its examples are in the tests"):
-        small_task(train_data=str(path)).prepare()
+        small_task(train_data=str(path), test_data=[str(copy)]).prepare()
+    path.write_bytes(b"no xz")
+    with pytest.raises(lzma.LZMAError):
+        integrate.read_file(path.rename(tmp_path / "torn.xz"), 10, 40)
 
 
 def test_our_files_are_such_files():
@@ -472,6 +494,8 @@ def test_all_words_of_random_functions_are_words_of_the_vocabulary():
     ("x^100", "x^101/101", True), ("x^100", "x^101/102", False), ("exp(125)", "exp(125)*x", True),
     ("asin(4*x - 17)", "(4*x-17)*asin(4*x-17)/4 + sqrt(1 - (4*x-17)^2)/4", True),  # real in a bit
     ("asin(4*x - 17)", "(4*x-17)*asin(4*x-17)/4 - sqrt(1 - (4*x-17)^2)/4", False),
+    ("1/(sqrt(x-1)*sqrt(x+1))", "log(x + sqrt(x^2-1))", True),  # the former is real by i*i, too
+    ("x*exp(-x^2-100)", "5", False), ("1/(exp(2*x)+1)", "x - log(exp(2*x)+1)/2", True),  # tiny
 ])
 def test_the_judge(f, F, right):
     assert is_integral(prefix(parse(f)), prefix(parse(F))) is right
@@ -650,9 +674,9 @@ def test_the_table_of_several_runs(done, capsys):
     (["--max-ops", "0"], "--max-ops: 0 is not above 0"),
     (["--train-data", "nowhere"], "nowhere: neither"),
     (["--train-data", "bwd+nowhere"], "nowhere: neither"),
-    (["--test-data", "EMPTY"], "holds no examples"),
-    (["--train-data", "OTHER"], "holds no examples"),
-    (["--train-data", "BINARY"], "holds no examples"),
+    (["--test-data", "EMPTY"], ": no examples to "),
+    (["--train-data", "OTHER"], ": no examples to "),
+    (["--train-data", "BINARY"], ": no examples to "),
 ])
 def test_bad_input(flags, why, done, tmp_path, capsys):
     (tmp_path / "EMPTY").write_text("")

@@ -16,7 +16,7 @@ about 1/k, so that many k occur. As in Int2Int, a matrix is a product P Q; here 
 >>> task = Arithmetic()
 >>> source, target = task.batch(1, torch.Generator().manual_seed(1))
 >>> task.source.text(source[0]), task.target.text(target[0])
-('+ 1 2 5 + 3 6 9', '<bos> + 1 4')
+('+ 8 4 6 + 1 4 0', '<bos> + 2 6')
 """
 
 import math
@@ -81,6 +81,14 @@ class Arithmetic(Task):
             pairs = problems % (self.max_int // k) + 1
             problems = pairs // torch.gcd(*pairs.T)[:, None] * k
         return problems, self.solve(problems)
+
+    def identity(self, problems):
+        """a + b is b + a, of numbers and of fractions, and a * b is b * a."""
+        if "modular" in self.op:
+            return problems.sort(dim=1).values
+        if self.op == "fraction-add":  # a fraction as one number, as no term has 21 bits
+            return (problems[:, ::2] * 2**21 + problems[:, 1::2]).sort(dim=1).values
+        return problems
 
     def terms(self, problems):
         """Numerators and denominators (n, 2), not simplified, of fractions or of their sums."""

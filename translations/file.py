@@ -45,8 +45,6 @@ class File(Task):
     """The pairs of --train-data, without those of a tested problem: a tenth of the problems, or
     those of --test-data."""
 
-    test_flags = {"test_data"}
-
     @staticmethod
     def add_arguments(add):
         add("--train-data", metavar="FILE", help="lines of a problem, a tab and its solution")

@@ -108,11 +108,10 @@ class Regression(Task):
                 values.append(y)
                 row = self.target.ids(write(tree))
                 words.append(row + [PAD] * (self.tgt_len - 1 - len(row)))
-        return (torch.stack(values).to(generator.device),
-                torch.tensor(words, device=generator.device))
+        return torch.stack(values).to(self.device), torch.tensor(words, device=self.device)
 
     def encode(self, problems):
-        return self.source.encode(problems[:, :12])
+        return self.source.encode(problems[:, :12].to(self.device))
 
     def identity(self, problems):
         """Functions are the same where the model reads the same."""

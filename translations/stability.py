@@ -47,7 +47,7 @@ def largest_real_part(j):
 
 
 def verdict(real_part):
-    return "stable" if real_part < 0 else "unstable"
+    return "stable" if real_part < 0 else "unstable" if real_part > 0 else "undecided"
 
 
 class Stability(Task):
