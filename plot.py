@@ -4,7 +4,6 @@
     python plot.py curves results/gcd-base31-max900-adam           of one run, the GCDs learned too
     python plot.py sieve results/gcd-base31-max900                 which GCDs it knew, and when
     python plot.py digits results/gcd-base10                       the digits, as the model has them
-    python plot.py deciding results/gcd-base10                     which digits decide the answer
     python plot.py distributions 5                                 eigenvalues of 5x5 matrices
     python plot.py table results/eigen-eigenvalues3-*              the talk's Table 1
     python plot.py lengths data/*-test-*.txt                       of problems and solutions
@@ -184,11 +183,9 @@ def digits(folder):
     return figure
 
 
-def deciding(folder):
+def deciding(task, model):
     """Which digits decide: draw one of the first number anew, and see how many answers change."""
-    import train  # which imports this module where it draws
-    args, task, checkpoint = train.read_flags(["--task", "gcd", "--eval-only", "--out", folder])
-    model, generator = train.make_model(args, task, checkpoint), torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(1)
     places = next(n for n in itertools.count(1) if task.base ** (n + 1) > task.max_int)
     low, high = task.base ** (places - 1), task.base**places  # numbers of so many digits
     pairs, shares = torch.randint(low, high, (5000, 2), generator=generator), []
@@ -375,9 +372,8 @@ def main(argv=None):
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(metavar="PICTURE", required=True)
     for draw, inputs, number in [
-            (curves, "RUN", "+"), (sieve, "RUN", 1), (digits, "RUN", 1), (deciding, "RUN", 1),
-            (distributions, "SIZE", 1), (table, "RUN", "+"), (lengths, "FILE", "+"),
-            (tree, "FUNCTION", 1)]:
+            (curves, "RUN", "+"), (sieve, "RUN", 1), (digits, "RUN", 1), (distributions, "SIZE", 1),
+            (table, "RUN", "+"), (lengths, "FILE", "+"), (tree, "FUNCTION", 1)]:
         command = commands.add_parser(draw.__name__, help=draw.__doc__)
         command.add_argument("inputs", nargs=number, metavar=inputs)
         command.add_argument("--plot", type=Path, metavar="FILE", help="the PNG (<picture>.png)",

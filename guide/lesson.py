@@ -99,7 +99,8 @@ print(task.ask("[[2, 1, 0], [1, 3, -4], [0, -4, 5]]", model))
 for name, accuracy in by_test(task.evaluate(model)).items():
     print(f"{name:<20}{accuracy:6.1%}", "#" * round(50 * accuracy))
 
-# %% Draw, where matplotlib is installed: what the model looks at, while it says that the GCD is 25
+# %% Draw, where matplotlib is installed: which digits decide; where it looks while it says 25
 if importlib.util.find_spec("matplotlib"):
     import plot
+    plot.save(plot.deciding(*load("--task gcd --base 10")), "deciding.png")
     plot.save(plot.attention(*load("--task gcd --base 10"), "123475 567850"), "attention.png")

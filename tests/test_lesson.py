@@ -16,7 +16,8 @@ def test_it_runs_from_top_to_bottom(tmp_path):
     text = LESSON.read_text()
     assert text.count("range(1, 601)") == 1 and text.count("% 200") == 1
     text = text.replace("range(1, 601)", "range(1, 61)").replace("% 200", "% 20")
-    text = text.replace('"attention.png"', repr(str(tmp_path / "attention.png")))
+    for name in ("attention.png", "deciding.png"):
+        text = text.replace(f'"{name}"', repr(str(tmp_path / name)))
     result = subprocess.run([sys.executable, "-c", text], cwd=ROOT, text=True, timeout=120,
                             capture_output=True, env=os.environ | {"PYTHONPATH": ""})
     assert result.returncode == 0, result.stderr
