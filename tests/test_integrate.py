@@ -336,9 +336,9 @@ def test_the_forward_set_is_made_again(tmp_path, monkeypatch):
     monkeypatch.setattr(integrate, "DATA", tmp_path)
     monkeypatch.setitem(integrate.ATTEMPTS, "fwd", (150, 75))
     code, = re.findall(r"```python\n(import lzma.*?)```", REFERENCE, re.S)
-    assert str(path.relative_to(ROOT)) in code and "size=100_000" in code
+    assert str(path.relative_to(ROOT)) in code and "size=60_000" in code
     exec(code.replace(str(path.relative_to(ROOT)), str(tmp_path / "again.xz"))
-         .replace("100_000", "30"), {})
+         .replace("60_000", "30"), {})
     with lzma.open(path, "rt") as ours, lzma.open(tmp_path / "again.xz", "rt") as again:
         ours, again = (dict(map(integrate.read_line, islice(lines, 30))) for lines in (ours, again))
     both = ours.keys() & again.keys()
@@ -348,7 +348,7 @@ def test_the_forward_set_is_made_again(tmp_path, monkeypatch):
 def test_the_forward_set(capsys):
     with lzma.open(integrate.RESULTS / "fwd-train-ops5.txt.xz", "rt") as lines:
         pairs = dict(map(integrate.read_line, lines))
-    assert len(pairs) == 100_000 and not any(map(is_held_out, pairs))
+    assert len(pairs) == 60_000 and not any(map(is_held_out, pairs))
     for f, F in random.Random(1).sample([*pairs.items()], 300):
         assert fits(f, F, 50) and is_integral(f, F)
     task = Integration(train_data="fwd", test_data=["bwd"])
