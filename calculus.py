@@ -42,6 +42,8 @@ class Factor:
     def __init__(self, name, arg=None):
         self.name, self.arg = name, arg
         self.constant = name in ("pi", "prime") or name != "x" and is_constant(arg)
+        # What only a root holds together: -x, or 4 - x, whose square is that of x - 4.
+        self.rooted = name == "sum" and (len(arg) == 1 or arg[max(arg, key=order)] < 0)
 
 
 def factor(name, arg):
@@ -163,7 +165,7 @@ def collect(c, exponents):
         elif k.name == "prime":  # whole powers go to the coefficient: 2^(3/2) = 2 2^(1/2)
             c *= number_power(k.arg, math.floor(p))[ONE]
             p -= math.floor(p)
-        elif k.name == "sum" and len(k.arg) == 1 and p.denominator == 1:  # sqrt(-x)^2 = -x
+        elif k.rooted and p.denominator == 1:  # sqrt(-x)^2 = -x
             rest = {other: q for other, q in exponents.items() if other is not k}
             return multiply(collect(given, rest), power(k.arg, p))
         if p:
