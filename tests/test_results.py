@@ -59,13 +59,14 @@ def test_a_row_quotes_the_log_of_its_command(flags, cells, minutes):
 
 # Not of odes, whose problems take a minute to make.
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "odes"])
-def test_a_model_that_comes_with_the_code_is_its_logs(name):
+def test_a_model_that_comes_with_the_code_is_its_logs(name, tmp_path, monkeypatch):
     """On new problems, a thousand, it is as often right as its log says."""
+    monkeypatch.setattr(integrate, "DATA", tmp_path)
     start, *_, end = events = log(name)
     checkpoint = train.load_checkpoint(RESULTS / name, "cpu")
     assert json.loads(json.dumps(checkpoint["log"])) == events and not checkpoint["optimizers"]
     sizes = {"device": "cpu", "init": None, "test_size": 1000,
-             "test_dists": eigen.DISTRIBUTIONS[:1]}
+             "test_dists": eigen.DISTRIBUTIONS[:1], "test_data": ["bwd"]}
     args = argparse.Namespace(**start | sizes)
     task = train.make_task(pkgutil.resolve_name(train.TASKS[start["task"]]), args)
     accuracy = task.evaluate(train.make_model(args, task, checkpoint))["accuracy"]
