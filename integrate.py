@@ -35,8 +35,8 @@ import calculus
 from calculus import (Undefined, add, content_and_rest, derivative, evaluate, forget, from_prefix,
                       infix, is_constant, is_real, multiply, normal, parse, prefix, scale,
                       to_sympy, without_constants)
-from task import HELD_OUT, TALK, Task, positive, read_run, run_commands
-from tokenizers import Expressions, as_target
+from task import HELD_OUT, RESULTS, TALK, Task, positive, read_run, run_commands
+from tokenizers import Expressions
 
 WORDS = 512  # no problem or solution is longer
 
@@ -244,7 +244,7 @@ def draw_examples(kind, part, max_ops, known, attempts):
 # Sets of examples: a text file each, in the published format, "1|sub Y' f <tab> F". It only grows,
 # by whole blocks. Its name has a hash of what makes it: calculus.py, and this file down to here.
 
-DATA, RESULTS, END = Path("data"), Path(__file__).parent / "results", "# end of a block\n"
+DATA, END = Path("data"), "# end of a block\n"
 CODE = zlib.crc32(Path(__file__).read_bytes().partition(b"\n# Sets of examples")[0]
                   + Path(calculus.__file__).read_bytes())
 
@@ -419,15 +419,12 @@ class Integration(Task):
         random.Random(1).shuffle(pairs)  # those of one length come in no order
         return sorted(pairs, key=lambda pair: pair[0].count(" ") + pair[1].count(" "))
 
-    encode = staticmethod(source.rows)
-
-    def batch(self, n, generator):
-        """As Task's. They are of similar lengths: neighbours in the training set."""
+    def draw(self, n, generator):
+        """n problems and solutions of similar lengths: neighbours in the training set."""
         n = min(n, len(self.training))
         first = torch.randint(len(self.training) - n + 1, (), generator=generator,
                               device=generator.device).item()
-        problems, solutions = zip(*self.training[first : first + n])
-        return self.encode(problems), as_target(self.encode(solutions))
+        return zip(*self.training[first : first + n])
 
     def read(self, text):
         """ "x*cos(x)" -> mul x cos x"""

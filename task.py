@@ -23,7 +23,8 @@ import torch
 from tokenizers import as_target
 
 HELD_OUT = 10  # one problem in this many is held out for testing
-TALK = json.loads((Path(__file__).parent / "results" / "talk.json").read_text())  # its numbers
+RESULTS = Path(__file__).parent / "results"  # runs that come with the code
+TALK = json.loads((RESULTS / "talk.json").read_text())  # its numbers
 
 
 def held_out(rows):

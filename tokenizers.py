@@ -242,3 +242,5 @@ class Expressions(Vocabulary):
 
     def __init__(self):
         super().__init__([*ARITY, "INT+", "INT-", *"0123456789"])
+
+    encode = Vocabulary.rows  # they are drawn as texts

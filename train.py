@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 
 from model import Transformer
 from muon import Muon
-from task import Parser, Task, evaluations, positive
+from task import RESULTS, Parser, Task, evaluations, positive
 from tokenizers import BOS, EOS, PAD
 
 TASKS = {"gcd": "gcd:GCD", "eigen": "eigen:LinearAlgebra", "integrate": "integrate:Integration"}
@@ -167,9 +167,9 @@ def save(out, state):
 def load_checkpoint(folder, device, to_resume=False):
     """That of a run. If the run was not made here, its model may be one that comes with the code.
     weights_only: a checkpoint is data, whoever made it; opening one runs no code of theirs."""
-    path, shipped = folder / "checkpoint.pt", Path(__file__).parent / "results" / folder.name
-    if not to_resume and not path.exists() and (shipped / "model.pt").exists():
-        path = shipped / "model.pt"
+    path, shipped = folder / "checkpoint.pt", RESULTS / folder.name / "model.pt"
+    if not to_resume and not path.exists() and shipped.exists():
+        path = shipped
     if not path.exists():
         raise ValueError(f"there is no checkpoint {path}: train first")
     try:
@@ -193,9 +193,9 @@ def config_of(args):
 
 def list_experiments():
     """--list: the commands of results/README.md, under the titles of their slides."""
-    page = Path(__file__).with_name("results") / "README.md"
+    page = (RESULTS / "README.md").read_text()
     for title, command, minutes in re.findall(
-            r"^## (.*)|^\| `(python train\.py .*?)` .* (\d+ min) \|$", page.read_text(), re.M):
+            r"^## (.*)|^\| `(python train\.py .*?)` .* (\d+ min) \|$", page, re.M):
         print(f"\n{title}\n" if title else f"{minutes:>8}  {command}")
     raise SystemExit
 
@@ -314,12 +314,12 @@ def make_model(args, task, checkpoint):
     torch.manual_seed(make_seed(args.seed))
     model = Transformer(len(task.source), len(task.target), task.src_len, task.tgt_len, args.dim,
                         args.heads, args.enc_layers, args.dec_layers, PAD, BOS, EOS, args.word_std)
-    if args.init and not checkpoint:
-        checkpoint = load_checkpoint(Path(args.init), args.device)
-    try:
-        model.load_state_dict(checkpoint["model"] if checkpoint else model.state_dict())
-    except RuntimeError:
-        raise ValueError(f"{args.init or args.out}: its model has other words or sizes") from None
+    if begin := checkpoint or args.init and load_checkpoint(Path(args.init), args.device):
+        try:
+            model.load_state_dict(begin["model"])
+        except RuntimeError:
+            name = args.init or args.out
+            raise ValueError(f"{name}: its model has other words or sizes") from None
     return model.to(args.device)
 
 

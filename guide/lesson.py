@@ -102,5 +102,6 @@ for name, accuracy in by_test(task.evaluate(model)).items():
 # %% Draw, where matplotlib is installed: which digits decide; where it looks while it says 25
 if importlib.util.find_spec("matplotlib"):
     import plot
-    plot.save(plot.deciding(*load("--task gcd --base 10")), "deciding.png")
-    plot.save(plot.attention(*load("--task gcd --base 10"), "123475 567850"), "attention.png")
+    task, model = load("--task gcd --base 10")
+    plot.save(plot.deciding(task, model), "deciding.png")
+    plot.save(plot.attention(task, model, "123475 567850"), "attention.png")

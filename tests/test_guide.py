@@ -16,7 +16,8 @@ ROOT = Path(train.__file__).parent
 REFERENCE = (ROOT / "guide" / "reference.md").read_text()
 GUIDE = (ROOT / "guide" / "README.md").read_text()
 NAMES = re.findall(r"\[`([\w.]+)`\]\(\.\./(.*?)\.py\)", GUIDE)
-QUOTES = re.findall(r"\[([\d.]+)%(?:, (\d+) GCDs)?\]\(\.\./results/([^)]*)/report\.txt\)", GUIDE)
+QUOTES = re.findall(
+    r"\[([\d.]+)%(?:, (\d+) GCDs)?.*?\]\(\.\./results/([^)]*)/report\.txt\)", GUIDE)
 
 
 @pytest.mark.parametrize("name, module", NAMES)

@@ -200,7 +200,7 @@ import os, random, signal, sys, time
 import train
 out, *flags = sys.argv[1:]
 path = out + "/checkpoint.pt"
-for kill in range(4):
+for kill in range(6):
     child = os.fork()
     if child == 0:
         train.main([*flags, "--out", out, *["--resume"] * (kill > 0)])
@@ -217,13 +217,13 @@ for kill in range(4):
 
 
 def test_kill_9_while_it_saves(tmp_path):
-    """A run that does little but save is killed four times; each time it goes on where it was."""
+    """A run that does little but save is killed six times; each time it goes on where it was."""
     out = tmp_path / "killed"
     flags = [*TINY, "--epoch-size", "64", "--epochs", "100000", "--test-size", "100"]
     result = subprocess.run([sys.executable, "-c", KILL_9, out, *flags], cwd=ROOT, text=True,
                             capture_output=True)
     epochs = [int(line.split()[-1]) for line in result.stdout.splitlines() if "killed" in line]
-    assert len(epochs) == 4 and epochs == sorted(epochs) and epochs[-1] > 4, result.stderr
+    assert len(epochs) == 6 and epochs == sorted(epochs) and epochs[-1] > 6, result.stderr
     logged = [event["epoch"] for event in train.load_checkpoint(out, "cpu")["log"]
               if event["event"] == "eval"]
     assert logged == list(range(1, epochs[-1] + 1))  # none lost, none twice
