@@ -5,7 +5,8 @@ words: like terms are collected, constants folded, arguments ordered.
 
     expression   a sum       {product: coefficient}            3 x sin(x) - 1/2
     product      a frozenset {(factor, exponent)}              x sin(x)
-    factor       x, pi, a function of an expression, a sum in brackets, or a prime under a root
+    factor       x, pi, a function of an expression, a sum in brackets, or a prime under a root;
+                 or a variable of a caller's own
 
 Each factor is one Factor object, made at its first use. So factors compare by address, and what is
 known of them is kept: it differentiates thousands of functions a second, SymPy a hundred.
@@ -37,18 +38,19 @@ class Undefined(ValueError):
 
 
 class Factor:
-    """x, pi, a function ("sin") of an expression, a "sum" in brackets, a "prime" under a root."""
+    """A variable, pi, a function ("sin") of an expression, a "sum" in brackets, a "prime" under a
+    root."""
 
     def __init__(self, name, arg=None):
         self.name, self.arg = name, arg
-        self.constant = name in ("pi", "prime") or name != "x" and is_constant(arg)
+        self.constant = name in ("pi", "prime") or arg is not None and is_constant(arg)
         # What only a root holds together: -x, or 4 - x, whose square is that of x - 4.
         self.rooted = name == "sum" and (len(arg) == 1 or arg[max(arg, key=order)] < 0)
 
 
-def factor(name, arg):
-    """The one factor of this name and argument, an expression or a prime."""
-    key = name, (arg if name == "prime" else frozenset(arg.items()))
+def factor(name, arg=None):
+    """The one factor of this name and argument: an expression, a prime, or None for a variable."""
+    key = name, (frozenset(arg.items()) if isinstance(arg, dict) else arg)
     if key not in FACTORS:
         FACTORS[key] = Factor(name, arg)
     return FACTORS[key]
@@ -324,19 +326,22 @@ OPERATIONS = {
 
 def normal(tree, x=X):
     """A tree -> its expression in normal form; Undefined where it has no real value. x: what stands
-    in the place of x."""
+    in the place of x. Another name is a variable."""
     if isinstance(tree, tuple):
         name, *branches = tree
         args = map(normal, branches, repeat(x))
         return OPERATIONS[name](*args) if name in OPERATIONS else function(name, *args)
     if tree == "E":
         return function("exp", number(1))
-    return number(tree) if isinstance(tree, int) else {"x": x, "pi": PI}[tree]
+    if isinstance(tree, int):
+        return number(tree)
+    names = {"x": x, "pi": PI}
+    return names[tree] if tree in names else {frozenset([(factor(tree), 1)]): 1}
 
 
-def from_prefix(text):
-    """Words -> the expression they are, or Undefined."""
-    if (tree := read_prefix(text)) is None:
+def from_prefix(text, arity=ARITY):
+    """Words -> the expression they are, or Undefined. arity: of all words, see tokenizers.py."""
+    if (tree := read_prefix(text, arity)) is None:
         raise Undefined("malformed")
     return normal(tree)
 
@@ -401,7 +406,7 @@ def write_power(k, p):
         return f"sqrt {write_power(k, 1)}"
     if p != 1:
         return f"pow {write_power(k, 1)} {write_number(p)}"
-    if k.name in ("x", "pi"):
+    if k.arg is None:
         return k.name
     if k.name == "prime":
         return write_number(k.arg)
@@ -452,7 +457,7 @@ def infix_term(product, c):
 
 def infix_power(k, p):
     """A factor to a positive power: sin(x)**2."""
-    if k.name in ("x", "pi", "prime"):
+    if k.arg is None or k.name == "prime":
         text = str(k.arg or k.name)
     else:
         text = {"sum": "", "ln": "log"}.get(k.name, k.name) + f"({infix(k.arg)})"
@@ -467,9 +472,9 @@ RECIPROCALS = {"sec": "cos", "csc": "sin", "cot": "tan", "sech": "cosh", "csch":
                "coth": "tanh"}
 
 
-def parse(text):
+def parse(text, arity=ARITY):
     """What a person types, as "x^2 * log(3*x)" -> the expression. The text is read and never run:
-    a name that is neither x nor a function's, or anything but arithmetic, is a ValueError."""
+    a name that is not in arity, or anything but arithmetic, is a ValueError."""
     def read(node):
         match node:
             case ast.BinOp(left, op, right) if type(op) in SIGNS:
@@ -478,11 +483,11 @@ def parse(text):
                 return "mul", SIGNS[type(op)], read(operand)
             case ast.Constant(value) if type(value) in (int, float):
                 return "div", *Fraction(str(value)).as_integer_ratio()
-            case ast.Name(name) if ARITY.get(name) == 0:
+            case ast.Name(name) if arity.get(name) == 0:
                 return name
             case ast.Call(ast.Name(name), [u], []) if name in RECIPROCALS:
                 return "inv", (RECIPROCALS[name], read(u))
-            case ast.Call(ast.Name(name), [u], []) if ARITY.get(name.replace("log", "ln")) == 1:
+            case ast.Call(ast.Name(name), [u], []) if arity.get(name.replace("log", "ln")) == 1:
                 return name.replace("log", "ln"), read(u)
         raise ValueError(f"{ast.unparse(node)!r} is not a function of x")
 

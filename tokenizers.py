@@ -212,7 +212,7 @@ ARITY |= dict.fromkeys(["sqrt", "inv", "pow2", "pow3", "pow4", "pow5", "exp", "l
                         "atanh"], 1)
 
 
-def read_prefix(text):
+def read_prefix(text, arity=ARITY):
     """Prefix notation -> its tree, "x", 3 or ("add", tree, tree); None if it is malformed.
 
     >>> read_prefix("add x mul INT- 1 2 sin x")
@@ -225,10 +225,10 @@ def read_prefix(text):
         elif word in ("INT+", "INT-") and digits:
             stack.append(int(word[-1] + "".join(digits)))
             digits = []
-        elif digits or word not in ARITY or len(stack) < ARITY[word]:
+        elif digits or word not in arity or len(stack) < arity[word]:
             return None
         else:
-            args = [stack.pop() for _ in range(ARITY[word])]
+            args = [stack.pop() for _ in range(arity[word])]
             stack.append((word, *args) if args else word)
     return stack[0] if len(stack) == 1 and not digits else None
 

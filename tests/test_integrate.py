@@ -423,6 +423,18 @@ def test_of_a_file_to_train_on_a_tenth_is_held_out(tmp_path):
     assert {f for f, _ in task.training} == pairs.keys() - held_out - {*[*pairs][:20]}
 
 
+def test_no_multiple_of_a_function_on_the_slides_is_trained_on(tmp_path):
+    """Who has read 2 f knows f: multiples are left out, and what is none stays."""
+    path, kept = tmp_path / "data.txt", ["cos(3*x)/sin(x)", "x*(x + 2*log(x))", "x^3*sinh(2*x)"]
+    slides = [Integration().show(f) for f in integrate.slides().values()]
+    multiples = [f"({c})*({f})" for f in slides for c in ("1", "2", "-1", "3/7")]
+    path.write_text("".join(f"{prefix(parse(f))}\tx\n" for f in multiples + kept))
+    task = small_task(train_data=str(path), test_size=1, max_words=60)
+    trained = {f for f, _ in task.training}
+    assert len(slides) == 18
+    assert trained == {f for f in map(prefix, map(parse, kept)) if not is_held_out(f)} != set()
+
+
 def test_a_file_with_nothing_but_the_test(tmp_path):
     path, copy = tmp_path / "data.txt", tmp_path / "copy.txt"
     path.write_text("cos x\tsin x\nINT+ 2\tmul INT+ 2 x\n")

@@ -200,7 +200,7 @@ import os, random, signal, sys, time
 import train
 out, *flags = sys.argv[1:]
 path = out + "/checkpoint.pt"
-for kill in range(6):
+for kill in range(3):
     child = os.fork()
     if child == 0:
         train.main([*flags, "--out", out, *["--resume"] * (kill > 0)])
@@ -217,13 +217,13 @@ for kill in range(6):
 
 
 def test_kill_9_while_it_saves(tmp_path):
-    """A run that does little but save is killed six times; each time it goes on where it was."""
+    """A run that does little but save is killed three times; each time it goes on where it was."""
     out = tmp_path / "killed"
     flags = [*TINY, "--epoch-size", "64", "--epochs", "100000", "--test-size", "100"]
     result = subprocess.run([sys.executable, "-c", KILL_9, out, *flags], cwd=ROOT, text=True,
                             capture_output=True)
     epochs = [int(line.split()[-1]) for line in result.stdout.splitlines() if "killed" in line]
-    assert len(epochs) == 6 and epochs == sorted(epochs) and epochs[-1] > 6, result.stderr
+    assert len(epochs) == 3 and epochs == sorted(epochs) and epochs[-1] > 3, result.stderr
     logged = [event["epoch"] for event in train.load_checkpoint(out, "cpu")["log"]
               if event["event"] == "eval"]
     assert logged == list(range(1, epochs[-1] + 1))  # none lost, none twice
@@ -297,17 +297,6 @@ def test_two_processes_are_one_with_the_batches_of_both(tmp_path):
     run(out, "--eval-only")  # one process can read it,
     with pytest.raises(SystemExit):
         run(out, "--resume")  # but not go on with it: its batches would be others
-
-
-def test_ctrl_c_on_two_processes(tmp_path):
-    out = tmp_path / "two"
-    process = subprocess.Popen(torchrun(out, "--epochs", "100000"), cwd=ROOT, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    while "accuracy" not in process.stdout.readline():
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert train.load_checkpoint(out, "cpu")["epoch"] >= 1
 
 
 # Bad input

@@ -12,15 +12,14 @@ has larger solutions, and equations of second order, which have two constants. H
 one, and solutions have up to 5 operators. Sine, cosine, tangent and square are applied to x but
 never to c: many numbers have the same sine, and to undo it would not give one c.
 
->>> example(("mul", C, ("sin", "x")))
+>>> example(("mul", "c", ("sin", "x")))
 ("add mul y' sin x mul INT- 1 mul y cos x", 'mul c sin x')
 >>> task = Odes()
 >>> task.judge(task.read("x*y' - y"), "mul c x")
-('y = x*c', True)
+('y = c*x', True)
 """
 
 import random
-import re
 from functools import cached_property
 
 import mpmath
@@ -29,7 +28,7 @@ import torch
 from calculus import (SLOPES, Undefined, add, content_and_rest, derivative, evaluate, forget,
                       from_prefix, infix, is_real, multiply, normal, parse, prefix, write_power)
 from task import Task
-from tokenizers import Vocabulary, read_prefix
+from tokenizers import ARITY, Vocabulary
 
 ATTEMPTS = 700_000  # to draw an example: most fail, and many give the same problem again
 SIZES = [1] + [2] * 3 + [3] * 5 + [4] * 7 + [5] * 9  # operators of a solution
@@ -39,8 +38,8 @@ UNARY = ["exp", "ln", "sqrt", "sin", "cos", "tan", "pow2"]
 BINARY = ["add", "sub", "mul", "div"]
 UNDO = {"add": "sub", "sub": "add", "mul": "div", "div": "mul", "exp": "ln", "ln": "exp",
         "sqrt": "pow2"}
-C, Y = ("c", "x"), ("y", "x")  # calculus.py takes them for functions of x, as sin is one,
-SLOPES["y"] = ("y'", "x")  # and now knows the derivative of y
+ALL = ARITY | {"c": 0, "y": 0, "y'": 0}
+SLOPES["y"] = "y'"  # for calculus.py
 
 
 # Step I, generate
@@ -50,7 +49,7 @@ def draw(n, rng, with_c=False):
     """A random tree of n operators: "x", 3 or ("add", tree, tree). With c, one of its leaves is c,
     and the operators above c can be undone."""
     if n == 0:
-        return C if with_c else rng.choice(LEAVES)
+        return "c" if with_c else rng.choice(LEAVES)
     if rng.random() < 0.4 and not (with_c and n == 1):
         return rng.choice(["exp", "ln", "sqrt"] if with_c else UNARY), draw(n - 1, rng, with_c)
     left, c_left = rng.randrange(n), with_c and rng.random() < 0.5
@@ -59,19 +58,19 @@ def draw(n, rng, with_c=False):
 
 
 def holds(tree, leaf):
-    """Whether the leaf, which may be C, is in the tree."""
+    """Whether the leaf is in the tree."""
     return tree == leaf or isinstance(tree, tuple) and any(holds(t, leaf) for t in tree[1:])
 
 
 def solve(tree, y):
     """tree = y, solved for c: the operators on the path from the root to c are undone."""
-    if tree == C:
+    if tree == "c":
         return y
     name, *branches = tree
     if len(branches) == 1:
         return solve(*branches, (UNDO[name], y))
-    a, b = branches if holds(branches[0], C) else reversed(branches)  # c is in a
-    if a == C and not (name in ("add", "mul") and holds(b, "x")):
+    a, b = branches if holds(branches[0], "c") else reversed(branches)  # c is in a
+    if a == "c" and not (name in ("add", "mul") and holds(b, "x")):
         raise Undefined("c + 1 is c, and x - c is x + c, for another c")
     if name in ("sub", "div") and a == branches[1]:
         return solve(a, (name, b, y))  # b - a = y, so a = b - y
@@ -90,14 +89,9 @@ def simplest(e):
     return content_and_rest(e)[1]
 
 
-def words(e):
-    """An expression as words: y, not y x."""
-    return re.sub(r"(?<!\w)(y'?|c) x", r"\1", prefix(e))
-
-
 def example(tree):
     """A function of x and c -> an equation that it solves, and the function, both in words."""
-    return words(simplest(derivative(normal(solve(tree, Y))))), words(normal(tree))
+    return prefix(simplest(derivative(normal(solve(tree, "y"))))), prefix(normal(tree))
 
 
 def make_examples(rng):
@@ -115,42 +109,15 @@ def make_examples(rng):
     return pairs
 
 
-# Step II, represent
+# Step III, judge
 
-# calculus.py reads no y, y' or c: three functions that no example has stand for them there.
-STAND_INS = {"y'": ("acosh", "x"), "y": ("asinh", "x"), "c": ("atanh", "x")}
-
-
-def named(tree):
-    """A tree with y, y' and c in the place of what stands for them."""
-    for name, stand_in in STAND_INS.items():
-        if tree == stand_in:
-            return name, "x"
-    return (tree[0], *map(named, tree[1:])) if isinstance(tree, tuple) else tree
+CONSTANTS = ["INT+ 2", "INT- 1", "div INT+ 1 INT+ 3", "INT+ 7", "INT+ 1 0 0", "INT- 5 0"]
+POINTS = [0.37, 0.83, 1.7, 2.9, 5.3, -0.6, -2.3]
 
 
 def put(text, places):
     """Words, with others in the place of some: prefix notation needs no brackets."""
     return " ".join(places.get(word, word) for word in text.split())
-
-
-def expression(text):
-    """Words, with y, y' and c among them -> expression, or Undefined."""
-    tree = read_prefix(put(text, {name: " ".join(f) for name, f in STAND_INS.items()}))
-    if tree is None:
-        raise Undefined("malformed")
-    return normal(named(tree))
-
-
-def shown(text):
-    """Words -> the expression as Python would have it."""
-    return re.sub(r"(?<!\w)(y'?|c)\(x\)", r"\1", infix(expression(text)))
-
-
-# Step III, judge
-
-CONSTANTS = ["INT+ 2", "INT- 1", "div INT+ 1 INT+ 3", "INT+ 7", "INT+ 1 0 0", "INT- 5 0"]
-POINTS = [0.37, 0.83, 1.7, 2.9, 5.3, -0.6, -2.3]
 
 
 def is_zero(e, x):
@@ -203,23 +170,19 @@ class Odes(Task):
 
     def read(self, text):
         """ "x*y' - y" or "x*y' = y" -> the word numbers of add mul x y' mul INT- 1 y"""
-        left, _, right = text.partition("=")
-        left, right = (re.sub(r"y'?", lambda y: "{}({})".format(*STAND_INS[y[0]]), side)
-                       for side in (left, right or "0"))
+        left, _, right = text.replace("y'", "dy").partition("=")  # y' is no name for parse
         try:
-            known = {"log", *self.source.words} - {"c"}
-            if unknown := {*re.findall("[a-z]+'*", text)} - known:
-                raise ValueError(f"{min(unknown)} is not known")
-            e = parse(f"({left}) - ({right})")
-            problem = words(simplest(normal(named(read_prefix(prefix(e))))))
-            if "y'" not in problem.split() or problem.count(" ") >= WORDS:
-                raise ValueError(f"no y', or more than {WORDS} words")
+            e = parse(f"({left}) - ({right or 0})", ARITY | {"y": 0, "dy": 0})
+            problem = prefix(simplest(from_prefix(prefix(e).replace("dy", "y'"), ALL)))
+            words = problem.split()
+            if "y'" not in words or len(words) > WORDS or not {*words} <= {*self.source.words}:
+                raise ValueError(f"no y', more than {WORDS} words, or a function it does not know")
         except ValueError as error:
             raise ValueError(f"{text!r}: {error}; ask as in --ask \"x*y' - y\"") from None
         return self.source.ids(problem)
 
     def show(self, problem):
-        return shown(self.source.text(problem)) + " = 0"
+        return infix(from_prefix(self.source.text(problem), ALL)) + " = 0"
 
     def translate(self, model, problems, beam=1):
         """The first right answer of a beam comes first: who solves an equation can check it."""
@@ -232,7 +195,7 @@ class Odes(Task):
     def judge(self, problem, words):
         """Right if all checks are, for two functions y or more: the solution must depend on c."""
         try:
-            answer = "y = " + shown(words)
+            answer = "y = " + infix(from_prefix(words, ALL))
         except (Undefined, RecursionError):
             return None, False
         found = [*checks(self.source.text(problem), words)]
