@@ -214,8 +214,8 @@ def test_base_1000_learns_primes_in_their_order(monkeypatch, capsys):
     assert len(lines) == 3 * 13
     uniform, operands, outcomes = lines[1:13], lines[14:26], lines[27:]
     assert all(line.endswith("[2, 5]") for line in uniform)
-    assert operands[1] == "     2  85.1%  [2, 5]" and operands[2] == "     3  93.2%  [2, 3, 5]"
-    assert operands[8] == "     9  95.7%  [2, 3, 5, 7]" and ", 7" not in operands[7]
+    assert operands[2] == "     3  85.4%  [2, 5]" and operands[3] == "     4  93.4%  [2, 3, 5]"
+    assert operands[7] == "     8  95.7%  [2, 3, 5, 7]" and ", 7" not in operands[6]
     for epoch, p in [(2, 3), (4, 7), (6, 11), (8, 13)]:
         assert f", {p}" in outcomes[epoch - 1] and f", {p}" not in outcomes[epoch - 2]
     most = 6 / math.pi**2 * 4 / 3 * 25 / 24
