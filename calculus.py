@@ -5,8 +5,7 @@ words: like terms are collected, constants folded, arguments ordered.
 
     expression   a sum       {product: coefficient}            3 x sin(x) - 1/2
     product      a frozenset {(factor, exponent)}              x sin(x)
-    factor       x, pi, a function of an expression, a sum in brackets, or a prime under a root;
-                 or a variable of a caller's own
+    factor       a variable, pi, a function of an expression, a sum in brackets, a prime in a root
 
 Each factor is one Factor object, made at its first use. So factors compare by address, and what is
 known of them is kept: it differentiates thousands of functions a second, SymPy a hundred.
@@ -38,8 +37,7 @@ class Undefined(ValueError):
 
 
 class Factor:
-    """A variable, pi, a function ("sin") of an expression, a "sum" in brackets, a "prime" under a
-    root."""
+    """A variable, pi, a function ("sin") of an expression, a "sum", a "prime" under a root."""
 
     def __init__(self, name, arg=None):
         self.name, self.arg = name, arg
@@ -336,7 +334,7 @@ def normal(tree, x=X):
     if isinstance(tree, int):
         return number(tree)
     names = {"x": x, "pi": PI}
-    return names[tree] if tree in names else {frozenset([(factor(tree), 1)]): 1}
+    return names[tree] if tree in names else collect(1, {factor(tree): 1})
 
 
 def from_prefix(text, arity=ARITY):

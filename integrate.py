@@ -35,7 +35,7 @@ import calculus
 from calculus import (Undefined, add, content_and_rest, derivative, evaluate, forget, from_prefix,
                       infix, is_constant, is_real, multiply, normal, parse, prefix, scale,
                       to_sympy, without_constants)
-from task import HELD_OUT, RESULTS, TALK, Task, positive, read_run, run_commands
+from task import HELD_OUT, RESULTS, TALK, Task, positive, questions, read_run, run_commands
 from tokenizers import Expressions
 
 WORDS = 512  # no problem or solution is longer
@@ -345,9 +345,9 @@ def skeleton(problem):
 @cache
 def slides():
     """The functions on the talk's slides, {skeleton: without factor}."""
-    lines = (RESULTS.parent / "guide" / "integrals.txt").read_text().splitlines()
-    functions = [prefix(parse(f)) for line in lines if (f := line.partition("#")[0].strip())]
-    return {skeleton(f): without_factor(f) for f in functions}
+    page = (RESULTS.parent / "guide" / "integrals.txt").read_text()
+    problems = [prefix(parse(f)) for f in questions(page.splitlines())]
+    return {skeleton(f): without_factor(f) for f in problems}
 
 
 def is_on_slides(problem):

@@ -192,6 +192,11 @@ class Task:
 # Runs, and commands
 
 
+def questions(lines):
+    """The problems in lines of text, each up to its #."""
+    return filter(None, (line.partition("#")[0].strip() for line in lines))
+
+
 def evaluations(log):
     return [event for event in log if event["event"] == "eval"]
 

@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 
 from model import Transformer
 from muon import Muon
-from task import RESULTS, Parser, Task, evaluations, positive
+from task import RESULTS, Parser, Task, evaluations, positive, questions
 from tokenizers import BOS, EOS, PAD
 
 TASKS = {"gcd": "gcd:GCD", "eigen": "eigen:LinearAlgebra", "integrate": "integrate:Integration"}
@@ -330,7 +330,7 @@ def answer(args, task, model):
         return
     prompt = "problem? " if sys.stdin.isatty() else ""
     print(end=prompt, flush=True)
-    for problem in filter(None, (line.partition("#")[0].strip() for line in sys.stdin)):
+    for problem in questions(sys.stdin):
         try:
             print(task.ask(problem, model, max(args.beam)))
         except ValueError as error:

@@ -38,8 +38,8 @@ UNARY = ["exp", "ln", "sqrt", "sin", "cos", "tan", "pow2"]
 BINARY = ["add", "sub", "mul", "div"]
 UNDO = {"add": "sub", "sub": "add", "mul": "div", "div": "mul", "exp": "ln", "ln": "exp",
         "sqrt": "pow2"}
-ALL = ARITY | {"c": 0, "y": 0, "y'": 0}
-SLOPES["y"] = "y'"  # for calculus.py
+ALL = ARITY | {"c": 0, "y": 0, "y'": 0}  # with the variables of equations and solutions
+SLOPES["y"] = "y'"  # so calculus.py knows the derivative of y
 
 
 # Step I, generate
@@ -175,7 +175,7 @@ class Odes(Task):
             e = parse(f"({left}) - ({right or 0})", ARITY | {"y": 0, "dy": 0})
             problem = prefix(simplest(from_prefix(prefix(e).replace("dy", "y'"), ALL)))
             words = problem.split()
-            if "y'" not in words or len(words) > WORDS or not {*words} <= {*self.source.words}:
+            if "y'" not in words or len(words) > WORDS or not self.source.number.keys() >= {*words}:
                 raise ValueError(f"no y', more than {WORDS} words, or a function it does not know")
         except ValueError as error:
             raise ValueError(f"{text!r}: {error}; ask as in --ask \"x*y' - y\"") from None
