@@ -39,7 +39,6 @@ from task import HELD_OUT, RESULTS, TALK, Task, positive, questions, read_run, r
 from tokenizers import Expressions
 
 WORDS = 512  # no problem or solution is longer
-NUMBERS = {"INT+", "INT-", *"0123456789", "mul", "div"}  # words of a factor that is a number
 
 # Random functions (paper, section 2.3 and appendix C). Each word stands in its list as often as its
 # weight in the published code says.
@@ -220,6 +219,19 @@ def is_held_out(problem):
     return zlib.crc32(problem.encode()) % HELD_OUT == 0
 
 
+def without_factor(f):
+    """The same text for all multiples of a function."""
+    return prefix(content_and_rest(f)[1])
+
+
+@cache
+def slides():
+    """The functions on the talk's slides, without a factor. People ask models for them: so no set
+    has them, or a multiple of them."""
+    page = (RESULTS.parent / "guide" / "integrals.txt").read_text()
+    return {without_factor(parse(f)) for f in questions(page.splitlines())}
+
+
 def fits(f, F, max_words):
     """Whether neither a problem nor its solution has more words than that."""
     return max(f.count(" "), F.count(" ")) < max_words
@@ -234,7 +246,8 @@ def draw_examples(kind, part, max_ops, known, attempts):
             rng = random.Random(f"{kind} {part} {max_ops} {i}")
             f, F = GENERATORS[kind](max_ops, rng, *more)
             problem, solution = prefix(f), "" if F is None else prefix(F)
-            if is_held_out(problem) == (part == "test") and fits(problem, solution, WORDS):
+            if (is_held_out(problem) == (part == "test") and fits(problem, solution, WORDS)
+                    and without_factor(f) not in slides()):
                 pairs.setdefault(problem, solution)
         except Undefined:
             pass
@@ -332,30 +345,6 @@ def read_file(path, size, max_words, part=None):
     return pairs
 
 
-def without_factor(problem):
-    """The same text for all multiples of a problem."""
-    return prefix(content_and_rest(from_prefix(problem))[1])
-
-
-def skeleton(problem):
-    """The same, too, and for some others; fifty times as fast."""
-    return " ".join(word for word in problem.split() if word not in NUMBERS)
-
-
-@cache
-def slides():
-    """The functions on the talk's slides, {skeleton: without factor}."""
-    page = (RESULTS.parent / "guide" / "integrals.txt").read_text()
-    problems = [prefix(parse(f)) for f in questions(page.splitlines())]
-    return {skeleton(f): without_factor(f) for f in problems}
-
-
-def is_on_slides(problem):
-    """Whether it is one of these or a multiple. No model is trained on them, as people ask them."""
-    shape = skeleton(problem)
-    return shape in slides() and without_factor(problem) == slides()[shape]
-
-
 # Step III, judge: is F' = f?
 
 def is_integral(problem, text):
@@ -435,10 +424,10 @@ class Integration(Task):
 
     @cached_property
     def training(self):
-        """Problems, in no test and not on the slides, and solutions. The shortest come first."""
+        """Problems, of no test, and solutions. The shortest come first."""
         taken = {f for problems in self.tests.values() for f in problems}
         pairs = self.load(self.train_data, "train", self.examples).items()
-        pairs = [pair for pair in pairs if pair[0] not in taken and not is_on_slides(pair[0])]
+        pairs = [pair for pair in pairs if pair[0] not in taken]
         if not pairs:
             raise ValueError(f"{self.train_data}: all its examples are in the tests")
         random.Random(1).shuffle(pairs)  # those of one length come in no order

@@ -49,6 +49,7 @@ class Task:
                      lr=1e-4, warmup=4000, test_size=10_000),
     }
     test_flags = set()  # flags that are about tests alone: they may change from call to call
+    verifiable = False  # whether an answer can be checked by whoever knows none
     collate = staticmethod(torch.tensor)  # problems as they are read -> as they are drawn
 
     @staticmethod
@@ -111,11 +112,17 @@ class Task:
 
     def grade(self, problems, tokens):
         """tokens (n, beam, tgt_len) -> whether the best translation of each problem is right,
-        (n,) bool; and, for `findings`, what it says: here text, elsewhere an error."""
-        best = [self.target.text(row) for row in tokens[:, 0].tolist()]
-        judged = [self.judge(*pair) for pair in zip(problems.tolist(), best)]
-        return (torch.tensor([right for _, right in judged]),
-                [words if answer is None else answer for words, (answer, _) in zip(best, judged)])
+        (n,) bool; and, for `findings`, what it says: here text, elsewhere an error. Where answers
+        are verifiable, the first right one is the best."""
+        solved, said = [], []
+        for problem, beam in zip(problems.tolist(), tokens.tolist()):
+            texts = [self.target.text(row) for row in (beam if self.verifiable else beam[:1])]
+            judged = [(right, words if answer is None else answer)
+                      for words in texts for answer, right in [self.judge(problem, words)]]
+            right, answer = max(judged, key=lambda pair: pair[0])  # of equal ones, the first
+            solved.append(right)
+            said.append(answer)
+        return torch.tensor(solved), said
 
     def evaluate(self, model, beams=(1,), final=False):
         """Accuracy on each test, at the end with each beam size, before with one; and findings."""

@@ -96,8 +96,8 @@ def test_one_right_answer_in_the_beam_is_enough():
         row[: len(ids)] = torch.tensor(ids)
     tokens = beam.expand(3, -1, -1)
     assert TASK.grade(problems, tokens)[0].tolist() == [True, True, False]
-    right, answers = TASK.grade(problems, tokens[:, :1])
-    assert right.tolist() == [False, True, False] and answers[0] == "+ 1 x^2 + 2 y^2"
+    assert TASK.grade(problems, tokens)[1] == ["V = 3x^2+3y^2", "V = x^2+2y^2", "V = x^2+2y^2"]
+    assert TASK.grade(problems, tokens[:, :1])[0].tolist() == [False, True, False]
 
 
 def test_garbage_is_wrong_and_no_exception():

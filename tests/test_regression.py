@@ -10,8 +10,8 @@ import pytest
 import sympy
 import torch
 
-from translations import regression
-from translations.regression import GIVEN, LARGEST, NEW, Regression, draw, write
+from translations import _trees, regression
+from translations.regression import GIVEN, LARGEST, NEW, UNARY, Regression, draw, write
 
 X = np.concatenate([GIVEN, NEW])
 SYMPY = {"add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b,
@@ -124,7 +124,7 @@ def test_trees_have_so_many_operators():
     rng = random.Random(0)
     for n in (1, 2, 3):
         for _ in range(100):
-            words = write(draw(n, rng)).split()
+            words = write(draw(n, rng, [*UNARY])).split()
             operators = [w for w in words if w not in ("x", "INT+") and not w.isdecimal()]
             assert len(operators) == n and len(words) <= 2 * n + 1 + n + 1
 
@@ -171,5 +171,6 @@ def test_what_is_no_problem_is_a_clear_error(text):
         Regression().read(text)
 
 
-def test_the_example_in_the_docstring():
-    assert doctest.testmod(regression) == (0, 4)
+@pytest.mark.parametrize("module, examples", [(regression, 4), (_trees, 2)])
+def test_the_examples_in_the_docstrings(module, examples):
+    assert doctest.testmod(module) == (0, examples)

@@ -94,7 +94,7 @@ def candidates(systems):
 class Lyapunov(Task):
     """A Lyapunov function of a system of two equations, polynomials of degree 3."""
 
-    name, title = "lyapunov", "A Lyapunov function of a dynamical system"
+    name, title, verifiable = "lyapunov", "A Lyapunov function of a dynamical system", True
     source = Systems(["x^3", "x^2y", "xy^2", "y^3", "x", "y"])
     target = LinearCombinations(["x^2", "xy", "y^2"])
     scales = Task.scales | {"laptop": dict(
@@ -151,13 +151,6 @@ class Lyapunov(Task):
         if answer is None:
             return None, False
         return "V = " + self.target.show(answer), is_lyapunov(answer, problem)
-
-    def grade(self, problems, tokens):
-        """A system is solved if one of the beam's answers is right. Then, the likeliest answers."""
-        texts = [[*map(self.target.text, beam)] for beam in tokens.tolist()]
-        solved = [any(self.judge(system, words)[1] for words in beam)
-                  for system, beam in zip(problems.tolist(), texts)]
-        return torch.tensor(solved), [beam[0] for beam in texts]
 
     def findings(self, model, graded, final):
         """At the end also how often one is right who says x^2+y^2 to everything."""

@@ -29,13 +29,12 @@ from calculus import (SLOPES, Undefined, add, content_and_rest, derivative, eval
                       from_prefix, infix, is_real, multiply, normal, parse, prefix, write_power)
 from task import Task
 from tokenizers import ARITY, Vocabulary
+from translations._trees import BINARY, draw
 
 ATTEMPTS = 700_000  # to draw an example: most fail, and many give the same problem again
 SIZES = [1] + [2] * 3 + [3] * 5 + [4] * 7 + [5] * 9  # operators of a solution
 WORDS = 30  # no problem or solution has more
-LEAVES = ["x"] * 5 + [1, 2, 3, 4, 5]
 UNARY = ["exp", "ln", "sqrt", "sin", "cos", "tan", "pow2"]
-BINARY = ["add", "sub", "mul", "div"]
 UNDO = {"add": "sub", "sub": "add", "mul": "div", "div": "mul", "exp": "ln", "ln": "exp",
         "sqrt": "pow2"}
 ALL = ARITY | {"c": 0, "y": 0, "y'": 0}  # with the variables of equations and solutions
@@ -45,16 +44,16 @@ SLOPES["y"] = "y'"  # so calculus.py knows the derivative of y
 # Step I, generate
 
 
-def draw(n, rng, with_c=False):
-    """A random tree of n operators: "x", 3 or ("add", tree, tree). With c, one of its leaves is c,
-    and the operators above c can be undone."""
+def draw_with_c(n, rng):
+    """A random tree of n operators with c in a leaf, and above c what can be undone."""
     if n == 0:
-        return "c" if with_c else rng.choice(LEAVES)
-    if rng.random() < 0.4 and not (with_c and n == 1):
-        return rng.choice(["exp", "ln", "sqrt"] if with_c else UNARY), draw(n - 1, rng, with_c)
-    left, c_left = rng.randrange(n), with_c and rng.random() < 0.5
-    return (rng.choice(BINARY), draw(left, rng, c_left),
-            draw(n - 1 - left, rng, with_c and not c_left))
+        return "c"
+    if rng.random() < 0.4 and n > 1:
+        return rng.choice(["exp", "ln", "sqrt"]), draw_with_c(n - 1, rng)
+    left, c_left, name = rng.randrange(n), rng.random() < 0.5, rng.choice(BINARY)
+    if c_left:
+        return name, draw_with_c(left, rng), draw(n - 1 - left, rng, UNARY)
+    return name, draw(left, rng, UNARY), draw_with_c(n - 1 - left, rng)
 
 
 def holds(tree, leaf):
@@ -100,7 +99,7 @@ def make_examples(rng):
     pairs = {}
     for _ in range(ATTEMPTS):
         try:
-            problem, solution = example(draw(rng.choice(SIZES), rng, with_c=True))
+            problem, solution = example(draw_with_c(rng.choice(SIZES), rng))
             if max(problem.count(" "), solution.count(" ")) < WORDS:
                 pairs[problem] = min(solution, pairs.get(problem, solution), key=len)
         except Undefined:
@@ -147,7 +146,7 @@ def checks(equation, solution):
 class Odes(Task):
     """Differential equations of first order, and their solutions with a constant c."""
 
-    name, title = "odes", "Solutions of differential equations"
+    name, title, verifiable = "odes", "Solutions of differential equations", True
     source = target = Vocabulary(["c", "x", "y", "y'", "add", "mul", "div", "pow", "sqrt", "exp",
                                   "ln", "sin", "cos", "tan", "INT+", "INT-", *"0123456789"])
     src_len, tgt_len = WORDS, WORDS + 1
@@ -183,14 +182,6 @@ class Odes(Task):
 
     def show(self, problem):
         return infix(from_prefix(self.source.text(problem), ALL)) + " = 0"
-
-    def translate(self, model, problems, beam=1):
-        """The first right answer of a beam comes first: who solves an equation can check it."""
-        tokens = super().translate(model, problems, beam)
-        for row, problem in zip(tokens, problems.tolist()):
-            texts = enumerate(map(self.target.text, row.tolist()))
-            row[0] = row[next((i for i, text in texts if self.judge(problem, text)[1]), 0)]
-        return tokens
 
     def judge(self, problem, words):
         """Right if all checks are, for two functions y or more: the solution must depend on c."""

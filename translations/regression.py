@@ -31,6 +31,7 @@ import torch
 from calculus import Undefined, evaluate, from_prefix, infix, is_real, parse
 from task import Task
 from tokenizers import PAD, Floats, Vocabulary, read_prefix
+from translations._trees import draw
 
 GIVEN = torch.arange(1, 13).double() / 2  # the model reads the values at these points
 NEW = GIVEN[:-1] + 0.25  # and is judged by those at the points between
@@ -40,17 +41,6 @@ LARGEST = 10_000  # all its values are smaller
 BINARY = {"add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div}
 UNARY = {"sqrt": torch.sqrt, "exp": torch.exp, "ln": torch.log, "sin": torch.sin, "cos": torch.cos,
          "pow2": torch.square}
-LEAVES = ["x"] * 5 + [1, 2, 3, 4, 5]
-
-
-def draw(n, rng):
-    """A random tree of n operators: "x", 3 or ("add", tree, tree)."""
-    if n == 0:
-        return rng.choice(LEAVES)
-    if rng.random() < 0.4:
-        return rng.choice([*UNARY]), draw(n - 1, rng)
-    left = rng.randrange(n)
-    return rng.choice([*BINARY]), draw(left, rng), draw(n - 1 - left, rng)
 
 
 def value(tree, x):
@@ -102,7 +92,7 @@ class Regression(Task):
         seed = torch.randint(2**62, (), generator=generator, device=generator.device).item()
         rng, x, values, words = random.Random(seed), torch.cat([GIVEN, NEW]), [], []
         while len(words) < n:
-            tree = draw(rng.choice(SIZES), rng)
+            tree = draw(rng.choice(SIZES), rng, [*UNARY])
             y = value(tree, x)
             if is_problem(y):
                 values.append(y)
