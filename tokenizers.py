@@ -121,12 +121,9 @@ class Integers(Vocabulary):
 
     def read(self, text):
         """Words -> the int, or None where they are not one: '+ 1 0' -> 10, '1 +' -> None."""
-        sign, *words = text.split() or [""]
-        digits = [self.number.get(word, PAD) - self.zero for word in words]
-        if sign not in ("+", "-") or not digits or not all(0 <= d < self.base for d in digits):
-            return None
-        size = sum(digit * self.base**place for place, digit in enumerate(reversed(digits)))
-        return -size if sign == "-" else size
+        tokens = [self.number.get(word, BOS) for word in text.split()] or [BOS]
+        value, valid = self.decode(torch.tensor([tokens]))
+        return value.item() if valid else None
 
 
 class Floats(Vocabulary):
