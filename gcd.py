@@ -234,8 +234,8 @@ def rules(predictions, base, evals):
     allowed = {*primes_of(base), *small}
     others = [k for k in correct if not allowed.issuperset(primes_of(k))]
     also = f" and of the small primes {', '.join(map(str, small))}" * bool(small)
-    yield (f"{r}2  Correct predictions, f(k) = k, are products of the primes of {base}{also}: "
-           f"{len(correct) - len(others)} of {len(correct)} are.")
+    yield listed(f"{r}2  Correct predictions, f(k) = k, are products of the primes of {base}{also}: "
+                 f"{len(correct) - len(others)} of {len(correct)} are.", [])
     if others:
         yield listed("    Exceptions: ", others)
     if grokked:

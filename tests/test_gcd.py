@@ -231,8 +231,8 @@ def test_grokking_is_judged_by_the_rules_with_grokking():
     report = task.report(evals)
     correct = sum(30**7 % k == 0 for k in range(1, 101))
     assert "R1" not in report and "R2 " not in report.replace("that R2 allows", "")
-    assert ("G2  Correct predictions, f(k) = k, are products of the primes of 10 and of the small "
-            f"primes 3: {correct} of {correct} are.") in report
+    assert ("G2 Correct predictions, f(k) = k, are products of the primes of 10 and of the small "
+            f"primes 3: {correct} of {correct} are.") in " ".join(report.split())
     assert "each was learned: 3 (2)" in report
     assert "G3" in report and "for 99 of 100" in report and "f(7) = 4, not 1" in report
 

@@ -99,12 +99,8 @@ class Arithmetic(Task):
 
     def hidden(self, problems):
         """What a solution hides, (n,): the GCD that the terms are divided by; or the rank."""
-        if self.op == "matrix-rank":  # the largest order of a minor that is not 0
-            rows = problems.view(-1, 3, 3)
-            minors = torch.linalg.cross(rows, rows.roll(1, dims=1))
-            determinants = (rows[:, 0] * minors[:, 2]).sum(dim=1)  # but for the sign
-            return sum((x.flatten(1) != 0).any(dim=1).long()
-                       for x in (rows, minors, determinants[:, None]))
+        if self.op == "matrix-rank":
+            return torch.linalg.matrix_rank(problems.view(-1, 3, 3).double())
         return torch.gcd(*self.terms(problems).T)
 
     def solve(self, problems):
