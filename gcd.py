@@ -17,12 +17,11 @@ them. Then a look at what the trained model really learned: the talk's three rul
 """
 
 import math
-import textwrap
 from functools import cached_property
 
 import torch
 
-from task import TALK, Task, read_run, run_commands
+from task import TALK, Task, listed, read_run, run_commands
 from tokenizers import Integers
 
 GCDS = 100  # the GCDs that are tested one by one, and drawn when the outcomes are engineered
@@ -195,11 +194,6 @@ def most_frequent(answers):
 def primes_of(n):
     """The prime divisors of n >= 1: 12 -> [2, 3]."""
     return [p for p in range(2, n + 1) if n % p == 0 and all(p % q for q in range(2, p))]
-
-
-def listed(heading, items):
-    """A heading and items, wrapped."""
-    return textwrap.fill(heading + ", ".join(map(str, items)), 96, subsequent_indent="    ")
 
 
 def prediction_table(predictions):

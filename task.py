@@ -14,6 +14,7 @@ Slide: "Mathematics as a translation task: three steps". An experiment, a subcla
 import argparse
 import json
 import math
+import textwrap
 from functools import cached_property
 from lzma import LZMAError
 from pathlib import Path
@@ -177,6 +178,10 @@ class Task:
         for problem, answer, ok in some:
             yield f"  {problem:<{wide}}  =>  {answer:<{wider}}  {'right' if ok else 'wrong'}"
 
+    def show(self, problem):
+        """A problem as a person writes it."""
+        return self.source.show(problem)
+
     def question(self, problem):
         """A problem that was asked; where there is one true solution, with it."""
         return self.show(problem)
@@ -202,6 +207,11 @@ class Task:
 def questions(lines):
     """The problems in lines of text, each up to its #."""
     return filter(None, (line.partition("#")[0].strip() for line in lines))
+
+
+def listed(heading, items):
+    """A heading and items, wrapped."""
+    return textwrap.fill(heading + ", ".join(map(str, items)), 96, subsequent_indent="    ")
 
 
 def evaluations(log):

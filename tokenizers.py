@@ -40,6 +40,8 @@ class Vocabulary:
         """A row of word numbers, list or tensor -> its words, up to <eos> or padding, as text."""
         return " ".join(self.words[i] for i in takewhile(lambda i: i not in (PAD, EOS), tokens))
 
+    show = text  # where people write the same words
+
     def ids(self, text):
         """Words separated by spaces -> their numbers. An unknown word is a KeyError."""
         return [self.number[word] for word in text.split()]
@@ -53,10 +55,14 @@ class Vocabulary:
         return pack(values)
 
 
+def close_gaps(tokens):
+    """Move the padding of each row (n, width) to its end."""
+    return tokens.gather(1, (tokens == PAD).byte().argsort(dim=1, stable=True))
+
+
 def pack(tokens):
-    """Close the gaps: move the padding of each row (n, width) to its end. The rows are then as wide
-    as the longest needs."""
-    tokens = tokens.gather(1, (tokens == PAD).byte().argsort(dim=1, stable=True))
+    """Close the gaps of rows (n, width). They are then as wide as the longest needs."""
+    tokens = close_gaps(tokens)
     return tokens[:, : (tokens != PAD).sum(dim=1).max()]
 
 

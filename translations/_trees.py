@@ -17,3 +17,10 @@ def draw(n, rng, unary):
         return rng.choice(unary), draw(n - 1, rng, unary)
     left = rng.randrange(n)
     return rng.choice(BINARY), draw(left, rng, unary), draw(n - 1 - left, rng, unary)
+
+
+def write(tree):
+    """A tree as words."""
+    if isinstance(tree, tuple):
+        return " ".join([tree[0], *map(write, tree[1:])])
+    return f"INT+ {tree}" if isinstance(tree, int) else tree

@@ -1,17 +1,18 @@
-"""Arithmetic in which a GCD hides: 50 + 20 => 10 (modulo 60), 12/18 => 2/3, and three others.
+"""Arithmetic, often with a hidden GCD: 50 + 20 => 10 (modulo 60), 12/18 => 2/3, and three more.
 
     python train.py --task arithmetic
     python train.py --task arithmetic --ask "50 + 20"
     python train.py --task arithmetic --op fraction-simplify
 
-In base B, the last k digits of integers say what their sum or product is modulo gcd(q, B^k), and
-nothing else of it modulo q. And to simplify a fraction is to divide its terms by their GCD. So the
-rules of the talk (Charton, arXiv 2308.15594) can be looked for here: is a model right where the
-primes are those of the base? The report has the accuracy modulo each divisor of q, or for each GCD.
+In base B, the last k digits of two integers tell their sum modulo gcd(q, B^k), and no more of it
+modulo q; of a product they tell at least that much. And to simplify a fraction is to divide its
+terms by their GCD. So the talk's rules (Charton, arXiv 2308.15594) can be tested: is a model right
+where all primes divide the base? The report has the accuracy modulo each divisor of q, or for each
+GCD.
 
 Int2Int (github.com/f-charton/Int2Int), the author's own tool, has these operations and more, with
 integers up to a million in base 1000, and q = 67. Here P(GCD = k) in the fractions to simplify is
-about 1/k, so that many k occur. As in Int2Int, a matrix is a product P Q; here it is 3x3.
+proportional to 1/k, so that many k occur. As in Int2Int, a matrix is a product P Q; here it is 3x3.
 
 >>> task = Arithmetic()
 >>> source, target = task.batch(1, torch.Generator().manual_seed(1))
@@ -71,8 +72,8 @@ class Arithmetic(Task):
             size = int((self.max_int / 3) ** 0.5)
             p, q = draw(-size, size, 2, n, 3, 3)
             p = p * (torch.arange(3).to(p) < draw(1, 3, n, 1, 1))
-            problems = (p[:, :, :, None] * q[:, None]).sum(dim=2).flatten(1)
-            problems[~problems.any(dim=1)] = 1  # rank 0 is of one matrix alone: it is left out
+            problems = (p.double() @ q.double()).long().flatten(1)
+            problems[~problems.any(dim=1)] = 1  # not the zero matrix, alone of its rank
         else:
             problems = draw(1, self.max_int, n, self.form.count("{}"))
         if self.op == "fraction-simplify":  # a coprime pair up to max_int / k, times k
@@ -86,7 +87,7 @@ class Arithmetic(Task):
         """a + b is b + a, of numbers and of fractions, and a * b is b * a."""
         if "modular" in self.op:
             return problems.sort(dim=1).values
-        if self.op == "fraction-add":  # a fraction as one number, as no term has 21 bits
+        if self.op == "fraction-add":  # as one number: all terms are below 2^21
             return (problems[:, ::2] * 2**21 + problems[:, 1::2]).sort(dim=1).values
         return problems
 
@@ -100,7 +101,7 @@ class Arithmetic(Task):
     def hidden(self, problems):
         """What a solution hides, (n,): the GCD that the terms are divided by; or the rank."""
         if self.op == "matrix-rank":
-            return torch.linalg.matrix_rank(problems.view(-1, 3, 3).double())
+            return torch.linalg.matrix_rank(problems.view(-1, 3, 3).double(), atol=1e-8)
         return torch.gcd(*self.terms(problems).T)
 
     def solve(self, problems):
@@ -135,7 +136,7 @@ class Arithmetic(Task):
 
     def findings(self, model, graded, final):
         """Also the share that is right, for each GCD or rank; and of answers modulo q, the share
-        that is right modulo d, for each divisor d of q. Only where 20 problems or more tell."""
+        that is right modulo d, for each divisor d of q. Groups of fewer than 20 are left out."""
         (problems,), (by_beam,) = self.tests.values(), graded.values()
         right, answers = next(iter(by_beam.values()))
         if "modular" in self.op:
@@ -153,7 +154,6 @@ class Arithmetic(Task):
         where = {"modular": f"modulo (the last digits in base {self.base} decide modulo {decided})",
                  "fraction": "where the GCD is", "matrix": "where the rank is"}
         yield f"\nRight {where[self.op.partition('-')[0]]}\n"
-        cells = [f"{k}: {share:.1%}" for k, share in evals[-1]["right_by"].items()]
-        yield from ("".join(f"{cell:>12}" for cell in cells[i:i + 8])
-                    for i in range(0, min(len(cells), 32), 8))
+        cells = [f"{f'{k}: {share:.1%}':>12}" for k, share in evals[-1]["right_by"].items()]
+        yield from re.findall(".{1,96}", "".join(cells[:32]))
         yield from super().explain(evals)

@@ -4,9 +4,10 @@
     python train.py --task circuits --ask "H1 T2 T2 H1"
 
 A circuit of two qubits is a row of gates, the first one first: H1 is H on qubit 1; CX12 flips qubit
-2 where qubit 1 is 1. H, S, T and CX make all circuits (Clifford+T). The solution is the shortest
-circuit with the same matrix up to a phase. Problems are made backward: in a shortest circuit, short
-pieces are replaced, again and again, by others with the same matrix, most of them longer.
+2 where qubit 1 is 1. With H, S, T and CX (Clifford+T) one comes as near to any circuit as one
+likes. The solution is a shortest circuit with the same matrix up to a phase. Problems are made
+backward: in a shortest circuit, short pieces are replaced, again and again, by others with the same
+matrix, most of them longer.
 
 Paper: Charton, Krajenbrink, Meichanetzidis and Yeung, "Teaching small transformers to rewrite ZX
 diagrams", MATH-AI workshop, NeurIPS 2023. Here are circuits, which are rows of words, and not the
@@ -23,7 +24,7 @@ from functools import cache
 import torch
 
 from task import Task
-from tokenizers import PAD, Vocabulary
+from tokenizers import PAD, Vocabulary, close_gaps
 
 GATES = ["H1", "H2", "S1", "S2", "T1", "T2", "CX12", "CX21"]  # numbers 1 to 8; 0 is a gap
 SHORT = 4  # gates of a solution, at most, and the places of a piece that is replaced
@@ -42,32 +43,29 @@ def matrices():
 
 def unitary(circuits):
     """Circuits (n, k) -> their matrices (n, 4, 4). Each gate multiplies from the left."""
-    u = torch.eye(4, dtype=torch.complex128)
+    u = torch.eye(4, dtype=torch.complex128).expand(len(circuits), 4, 4)
     for gate in matrices()[circuits].unbind(1):
         u = gate @ u
     return u
 
 
-def close_gaps(circuits):
-    """Circuits (n, k), their gaps moved to the end."""
-    return circuits.gather(1, (circuits == 0).byte().argsort(dim=1, stable=True))
+def keys(circuits):
+    """Circuits (n, k) -> integers (n, 32), the same for those with the same matrix up to a phase:
+    its entries in thousandths, after the first one that is not 0 was made positive."""
+    u = unitary(circuits).flatten(1)
+    first = u.gather(1, (u.abs() > 1e-6).byte().argmax(dim=1, keepdim=True))
+    return (1000 * torch.view_as_real(u * first.conj() / first.abs())).round().long().flatten(1)
 
 
 @cache
 def table():
-    """All rows of SHORT gates and gaps, (9**SHORT, SHORT), those with the same matrix together, the
-    shortest of them first; for each row, read as a number in base 9, its kind, the number of its
-    matrix; for each kind, where its rows start, how many they are, and the matrix (4, 4)."""
+    """All rows of SHORT gates and gaps, (9**SHORT, SHORT), those of one kind, with the same key,
+    together, the shortest of them first; kind[a, b, c, d], the kind of the row a, b, c, d; and for
+    each kind, where its rows start, how many they are, and the key."""
     rows = torch.cartesian_prod(*[torch.arange(len(GATES) + 1)] * SHORT)
-    unitaries = unitary(rows)
-    u = unitaries.flatten(1)
-    first = u.gather(1, (u.abs() > 1e-6).byte().argmax(dim=1, keepdim=True))
-    u = u * first.conj() / first.abs()  # now the first entry that is not 0 is positive
-    keys = (1000 * torch.view_as_real(u)).round().long().flatten(1)
-    kind, count = keys.unique(dim=0, return_inverse=True, return_counts=True)[1:]
+    key, kind, count = keys(rows).unique(dim=0, return_inverse=True, return_counts=True)
     order = (kind * LONG + (rows != 0).sum(dim=1)).argsort(stable=True)
-    start = count.cumsum(dim=0) - count
-    return rows[order], kind, start, count, unitaries[order[start]]
+    return rows[order], kind.view([9] * SHORT), count.cumsum(dim=0) - count, count, key
 
 
 class Gates(Vocabulary):
@@ -89,7 +87,7 @@ class Circuits(Task):
 
     def sample(self, n, generator):
         """n circuits (n, LONG), their gaps at the end, and the shortest ones (n, SHORT)."""
-        def random(*size):  # of 64 bits: 32 round some numbers up to 1
+        def random(*size):  # of 64 bits, so that all rows are as likely
             return torch.rand(*size, dtype=torch.float64, generator=generator, device=device)
         device = generator.device
         rows, kind, start, count, _ = (part.to(device) for part in table())
@@ -99,22 +97,19 @@ class Circuits(Task):
         outside = torch.arange(LONG, device=device) >= places
         spread = random(n, LONG).masked_fill(outside, -1).topk(SHORT).indices.sort().values
         circuits = solutions.new_zeros(n, LONG).scatter(1, spread, solutions)
-        base9 = 9 ** torch.arange(SHORT - 1, -1, -1, device=device)
         for _ in range(REPLACED):  # a piece becomes any row of its kind, most of them longer
             first = (random(n, 1) * (places - SHORT + 1)).long()
             piece = first + torch.arange(SHORT, device=device)
-            k = kind[(circuits.gather(1, piece) * base9).sum(dim=1)]
+            k = kind[circuits.gather(1, piece).unbind(1)]
             circuits = circuits.scatter(1, piece, rows[start[k] + (random(n) * count[k]).long()])
         circuits[~circuits.any(dim=1), :2] = 1  # no gate at all: the model needs some, H1 H1
         return close_gaps(circuits), solutions
 
     def shortest(self, circuit):
-        """The shortest circuit with the same matrix; None where it has more than SHORT gates. Two
-        unitary matrices u and v are equal up to a phase if |trace(u* v)| is their size, 4."""
-        rows, _, start, _, unitaries = table()
-        u = unitary(torch.tensor([circuit], dtype=torch.int64))
-        equal = ((u.conj() * unitaries).sum(dim=(1, 2)).abs() > 4 - 1e-6).nonzero()[:, 0]
-        return [gate for gate in rows[start[equal[0]]].tolist() if gate] if len(equal) else None
+        """The shortest circuit with the same matrix; None where it has more than SHORT gates."""
+        rows, _, start, _, key = table()
+        found = rows[start[(key == keys(torch.tensor([circuit]).long())).all(dim=1)]]
+        return [gate for gate in found[0].tolist() if gate] if len(found) else None
 
     def read(self, text):
         """ "H1 T2 T2 H1" -> [1, 6, 6, 1]"""

@@ -38,9 +38,6 @@ class Derivatives(Task):
                              'coefficients up to 99, as "x^2-x-1"')
         return problem
 
-    def show(self, problem):
-        return self.source.show(problem)
-
     def judge(self, problem, words):
         answer = self.target.read(words)
         if answer is None:

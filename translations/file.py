@@ -5,12 +5,12 @@
 
 Whoever has a table of problems and solutions trains a model on it, and writes no code. Words are
 what stands between spaces: + 3 6 0<tab>+ 2 4. It is the format of Int2Int, the author's own tool,
-and of --export, by which every task writes such a file:
+and of --export, with which every task can write such a file:
 
     python train.py --task gcd --base 1000 --export gcd.txt --examples 1000000
 
-No file says when another solution would be right as well: here a solution is right when it is the
-file's. Vocabularies and lengths are those of the training data.
+A file cannot say which other solutions are right too. So here only the file's are. Vocabularies and
+lengths are those of the training data.
 """
 
 import random
@@ -22,11 +22,6 @@ import torch
 
 from task import HELD_OUT, Task
 from tokenizers import PAD, Vocabulary
-
-
-def words_of(texts):
-    """A vocabulary of all words of some texts."""
-    return Vocabulary(sorted({word for text in texts for word in text.split()}))
 
 
 @cache  # train.py may make a task twice
@@ -55,7 +50,8 @@ class File(Task):
         if not self.train_data:
             raise ValueError("--train-data FILE is needed: lines of a problem, a tab, its solution")
         texts = [*zip(*read_pairs(self.train_data))]
-        self.source, self.target = map(words_of, texts)
+        self.source, self.target = (Vocabulary(sorted({*" ".join(part).split()}))
+                                    for part in texts)
         self.src_len, longest = (max(len(text.split()) for text in part) for part in texts)
         self.tgt_len = longest + 1  # and <eos>
         self.title = f"The pairs of {self.train_data}"
@@ -99,13 +95,10 @@ class File(Task):
         return problems[rows.cpu()], solutions[rows.cpu()]
 
     @cached_property
-    def solutions(self):
-        """{problem: all its solutions in the files}, texts."""
-        solutions = {}
-        for path in filter(None, (self.train_data, self.test_data)):
-            for f, F in read_pairs(path):
-                solutions.setdefault(f, set()).add(F)
-        return solutions
+    def known(self):
+        """All pairs of the files, for a problem may have several solutions; and all problems."""
+        pairs = {*read_pairs(self.train_data), *read_pairs(self.test_data or self.train_data)}
+        return pairs, {problem for problem, _ in pairs}
 
     def read(self, text):
         """ "+ 3 6 0" -> the numbers of its words"""
@@ -114,13 +107,10 @@ class File(Task):
                              f"between, all of them words of {self.train_data}")
         return self.source.ids(text)
 
-    def show(self, problem):
-        return self.source.text(problem)
-
     def judge(self, problem, words):
         """Right or wrong where the files have the problem; None where they do not."""
-        solutions = self.solutions.get(self.show(problem))
-        return words, None if solutions is None else words in solutions
+        (pairs, problems), f = self.known, self.show(problem)
+        return words, (f, words) in pairs if f in problems else None
 
     def findings(self, model, graded, final):
         """Also the accuracy by length: {words of the problem: [right, tested]}."""

@@ -22,12 +22,11 @@ used many times, a second attack, and two words for a number; here a number is o
 """
 
 import re
-import textwrap
 from functools import cached_property
 
 import torch
 
-from task import Task
+from task import Task, listed
 from tokenizers import SPECIAL, Vocabulary
 
 ERROR = 3  # the standard deviation of e, as in SALSA
@@ -36,9 +35,6 @@ TOLERANCE = 0.1  # an answer is right if it is within this share of q: SALSA's t
 
 class Residues(Vocabulary):
     """The numbers modulo q, each of them a word."""
-
-    def __init__(self, modulus):
-        super().__init__([str(number) for number in range(modulus)])
 
     def encode(self, values):
         return values + len(SPECIAL)
@@ -66,7 +62,7 @@ class Lwe(Task):
         if not (1 <= ones <= n <= 1000 and 50 <= q <= 10_000):
             raise ValueError(f"--n {n} --ones {ones} --modulus {q}: n can be 1 to 1000, ones 1 to "
                              "n, the modulus 50 to 10000")
-        self.source = self.target = Residues(q)
+        self.source = self.target = Residues([*map(str, range(q))])
         self.src_len, self.tgt_len = n, 2  # b and <eos>
         self.title = f"Learning with errors: n = {n}, q = {q}, {ones} ones in the secret"
         self.name = f"lwe-n{n}-ones{ones}-q{q}-secret{self.secret}-{self.samples}"
@@ -74,8 +70,8 @@ class Lwe(Task):
         self.s = (order < ones).long()
 
     def sample(self, n, generator, samples=None):
-        """n samples, a (n, self.n) and b (n, 1), distributed as --samples says if `samples` does
-        not. In mixed ones, the share of numbers that are not 0 is uniform in 0..1."""
+        """n samples, a (n, self.n) and b (n, 1), of the kind `samples`, or of --samples. In mixed
+        ones, the share of numbers that are not 0 is uniform in 0..1."""
         options = dict(generator=generator, device=generator.device)
         a = torch.randint(self.modulus, (n, self.n), **options)
         if (samples or self.samples) == "mixed":
@@ -116,11 +112,11 @@ class Lwe(Task):
 
     def findings(self, model, graded, final):
         """The attack. near: for each i, the share of 25 large K for which the answer to K e_i is
-        nearer to K than to 0. Where that is high, s_i may be 1; 200 new samples tell whether so."""
+        nearer to K than to 0. Where that is high, we guess s_i = 1, and try it on 200 new samples."""
         k = torch.linspace(self.modulus / 4, self.modulus * 3 / 4, 25).long()[:, None]
         questions = (k[:, :, None] * torch.eye(self.n).long()).flatten(0, 1)
         b = self.translate(model, questions)[:, 0, 0].cpu().view(25, -1) - len(SPECIAL)
-        near = (self.distance(b, k) < self.distance(b, 0 * k)).double().mean(dim=0)
+        near = (self.distance(b, k) < self.distance(b, 0)).double().mean(dim=0)
         guess = (near > near.max() / 2).long()
         a, b = self.draw(200, torch.Generator().manual_seed(2024), True, samples="uniform")
         rest = self.distance(b[:, 0], a @ guess).double().mean().item()
@@ -136,7 +132,7 @@ class Lwe(Task):
         yield "Asked for K e_i, for 25 large K, it answers nearer to K than to 0 in this share:\n"
         near = {f"e{i}": share for i, share in enumerate(last["near"], 1)}
         ones = [f"e{i} {near.pop(f'e{i}'):.0%}" for i in last["ones"]]
-        yield textwrap.indent(textwrap.fill(", ".join(ones or ["none"]), 90), "    ")
+        yield listed("    ", ones or ["none"])
         yield f"    all others: at most {max(near.values(), default=0):.0%}"
         yield ("\nSo it says that s is 1 there, and 0 elsewhere. In 200 new samples, b is then "
                f"{last['rest']:.1f}\nfrom a.s on average; with a wrong s, {self.modulus / 4:.0f}.")

@@ -9,12 +9,13 @@ Slide "This works!", dynamical systems: Alfarano, Charton and Hayat; arXiv 2410.
 everywhere but at 0, and dV/dt = V_x x' + V_y y' is nowhere above 0. So what is near 0 stays near:
 it cannot climb out of the bowl V. No method finds a V for every system, but one can begin with V.
 
-Backward (section 4): draw V, and functions h >= 0, k >= 0 and r, each a constant and a form of
-degree 2. Along x' = -h V_x - r V_y, y' = -k V_y + r V_x, dV/dt is -h V_x^2 - k V_y^2 <= 0.
+Backward (section 4): draw V, and functions h >= 0, k >= 0 and r, each a constant plus terms in
+x^2, xy and y^2. Along x' = -h V_x - r V_y, y' = -k V_y + r V_x, dV/dt is -h V_x^2 - k V_y^2 <= 0.
 
 Forward: draw a system, try many V, and keep it if one is right: about one in a hundred is kept. The
 model is trained on backward systems alone, and tested on both. The paper has 2 to 5 equations, also
-with other functions than polynomials. Here V is of degree 2, so that a proof judges each answer.
+with other functions than polynomials. Here V is of degree 2, so that each answer can be proved
+right or wrong.
 
 >>> task = Lyapunov()
 >>> source, target = task.batch(1, torch.Generator().manual_seed(7))
@@ -63,13 +64,11 @@ def slope(v, systems):
 
 def never_positive(form):
     """Whether a form of even degree is nowhere above 0: proved, not tried at points. With y = 1 it
-    is a polynomial in x. So it is, if that is below 0 for large x, and has no real root of odd
-    multiplicity: only there does it change its sign."""
-    if not any(form):
-        return True
-    factors = sympy.Poly(form, sympy.Symbol("x")).sqf_list()[1]
-    return next(filter(None, form)) < 0 and not any(
-        factor.count_roots() for factor, multiplicity in factors if multiplicity % 2)
+    is a polynomial in x. That is nowhere above 0 if it is below 0 for large x and never changes its
+    sign, so that no real root has an odd multiplicity."""
+    p = sympy.Poly(form, sympy.Symbol("x"))
+    return not (p.LC() > 0 or any(  # LC: the leading coefficient
+        factor.count_roots() for factor, multiplicity in p.sqf_list()[1] if multiplicity % 2))
 
 
 def is_lyapunov(v, system):
@@ -117,8 +116,8 @@ class Lyapunov(Task):
         return torch.cat(f + g, dim=1), v
 
     def forward(self, n, generator):
-        """n random systems (n, 12) of which some V in BOWLS is a Lyapunov function. They are only
-        tested on, so those that are not held out are passed over."""
+        """n random systems (n, 12) of which some V in BOWLS is a Lyapunov function. They are for
+        tests: those that are not held out are skipped."""
         systems = []
         while len(systems) < n:
             shape = dict(size=(5000, 12), generator=generator)
@@ -143,9 +142,6 @@ class Lyapunov(Task):
                              'with terms of degree 1 and 3, and coefficients up to 99')
         return problem
 
-    def show(self, problem):
-        return self.source.show(problem)
-
     def judge(self, problem, words):
         answer = self.target.read(words)
         if answer is None:
@@ -153,7 +149,7 @@ class Lyapunov(Task):
         return "V = " + self.target.show(answer), is_lyapunov(answer, problem)
 
     def findings(self, model, graded, final):
-        """At the end also how often one is right who says x^2+y^2 to everything."""
+        """At the end also how often x^2+y^2 would be right."""
         if not final:
             return {}
         guess = {test: sum(is_lyapunov([1, 0, 1], system) for system in systems.tolist())

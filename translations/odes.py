@@ -5,12 +5,12 @@
 
 Equations are hard to solve and easy to make. Draw the solution, a function of x in which a constant
 c occurs once: y = c sin(x). Solve it for c: c = y/sin(x). The derivative of a constant is zero, and
-that is the equation: y'/sin(x) - y cos(x)/sin(x)^2 = 0. Then free it of denominators.
+that is the equation: y'/sin(x) - y cos(x)/sin(x)^2 = 0. Then multiply by the denominators.
 
 Paper: Lample and Charton, Deep learning for symbolic mathematics, arXiv 1912.01412, section 3.2. It
 has larger solutions, and equations of second order, which have two constants. Here the order is
 one, and solutions have up to 5 operators. Sine, cosine, tangent and square are applied to x but
-never to c: many numbers have the same sine, and to undo it would not give one c.
+never to c: many numbers have the same sine, so to undo it would give many c.
 
 >>> example(("mul", "c", ("sin", "x")))
 ("add mul y' sin x mul INT- 1 mul y cos x", 'mul c sin x')
@@ -29,7 +29,7 @@ from calculus import (SLOPES, Undefined, add, content_and_rest, derivative, eval
                       from_prefix, infix, is_real, multiply, normal, parse, prefix, write_power)
 from task import Task
 from tokenizers import ARITY, Vocabulary
-from translations._trees import BINARY, draw
+from translations._trees import BINARY, draw, write
 
 ATTEMPTS = 700_000  # to draw an example: most fail, and many give the same problem again
 SIZES = [1] + [2] * 3 + [3] * 5 + [4] * 7 + [5] * 9  # operators of a solution
@@ -45,7 +45,7 @@ SLOPES["y"] = "y'"  # so calculus.py knows the derivative of y
 
 
 def draw_with_c(n, rng):
-    """A random tree of n operators with c in a leaf, and above c what can be undone."""
+    """A random tree of n operators: c is one of its leaves, and all above c can be undone."""
     if n == 0:
         return "c"
     if rng.random() < 0.4 and n > 1:
@@ -56,11 +56,6 @@ def draw_with_c(n, rng):
     return name, draw(left, rng, UNARY), draw_with_c(n - 1 - left, rng)
 
 
-def holds(tree, leaf):
-    """Whether the leaf is in the tree."""
-    return tree == leaf or isinstance(tree, tuple) and any(holds(t, leaf) for t in tree[1:])
-
-
 def solve(tree, y):
     """tree = y, solved for c: the operators on the path from the root to c are undone."""
     if tree == "c":
@@ -68,8 +63,8 @@ def solve(tree, y):
     name, *branches = tree
     if len(branches) == 1:
         return solve(*branches, (UNDO[name], y))
-    a, b = branches if holds(branches[0], "c") else reversed(branches)  # c is in a
-    if a == "c" and not (name in ("add", "mul") and holds(b, "x")):
+    a, b = branches if "c" in write(branches[0]).split() else reversed(branches)  # c is in a
+    if a == "c" and not (name in ("add", "mul") and "x" in write(b).split()):
         raise Undefined("c + 1 is c, and x - c is x + c, for another c")
     if name in ("sub", "div") and a == branches[1]:
         return solve(a, (name, b, y))  # b - a = y, so a = b - y
@@ -77,7 +72,7 @@ def solve(tree, y):
 
 
 def simplest(e):
-    """The equation e = 0 without denominators, and without common factors, but for those of y'."""
+    """The equation e = 0 without denominators and common factors. Factors with y' are kept."""
     for k in sorted({k for product in e for k, _ in product}, key=lambda k: write_power(k, 1)):
         least = min(dict(product).get(k, 0) for product in e)
         if least < 0 or least > 0 and "y'" not in write_power(k, 1):
@@ -94,7 +89,7 @@ def example(tree):
 
 
 def make_examples(rng):
-    """{equation: solution}, of several solutions the shortest."""
+    """{equation: solution}; of several solutions, the shortest."""
     print(f"making examples: {ATTEMPTS:,} attempts take a minute", flush=True)
     pairs = {}
     for _ in range(ATTEMPTS):
@@ -184,7 +179,7 @@ class Odes(Task):
         return infix(from_prefix(self.source.text(problem), ALL)) + " = 0"
 
     def judge(self, problem, words):
-        """Right if all checks are, for two functions y or more: the solution must depend on c."""
+        """Right if all checks are, and y is not the same for all c."""
         try:
             answer = "y = " + infix(from_prefix(words, ALL))
         except (Undefined, RecursionError):

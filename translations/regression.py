@@ -11,8 +11,8 @@ right if it fits f at the points between, which the model has not seen.
 Paper: Kamienny, d'Ascoli, Lample and Charton, End-to-end symbolic regression with transformers,
 arXiv 2204.10532. As in the paper, of several answers, a beam, the one that fits the given points
 best is chosen. The paper has up to ten variables, hundreds of points anywhere, noise, and constants
-that the model predicts and BFGS, a method of optimization, refines. Here are one variable, always
-the same points, no noise, and the numbers 1 to 5.
+that the model predicts and BFGS, a method of optimization, refines. Here there is one variable, no
+noise, always the same points, and the numbers 1 to 5.
 
 >>> task = Regression()
 >>> problems, solutions = task.sample(1, torch.Generator().manual_seed(10))
@@ -31,36 +31,28 @@ import torch
 from calculus import Undefined, evaluate, from_prefix, infix, is_real, parse
 from task import Task
 from tokenizers import PAD, Floats, Vocabulary, read_prefix
-from translations._trees import draw
+from translations._trees import BINARY, draw, write
 
 GIVEN = torch.arange(1, 13).double() / 2  # the model reads the values at these points
 NEW = GIVEN[:-1] + 0.25  # and is judged by those at the points between
 SIZES = [1, 2, 2, 3, 3, 3]  # operators of a function
 LARGEST = 10_000  # all its values are smaller
 
-BINARY = {"add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div}
-UNARY = {"sqrt": torch.sqrt, "exp": torch.exp, "ln": torch.log, "sin": torch.sin, "cos": torch.cos,
-         "pow2": torch.square}
+UNARY = ["sqrt", "exp", "ln", "sin", "cos", "pow2"]
 
 
 def value(tree, x):
     """The values of a tree at the points x, nan or infinite where it has none."""
     if isinstance(tree, tuple):
         name, *branches = tree
-        return (UNARY | BINARY)[name](*(value(branch, x) for branch in branches))
+        function = getattr(torch, {"ln": "log", "pow2": "square"}.get(name, name))
+        return function(*(value(branch, x) for branch in branches))
     return x if tree == "x" else torch.full_like(x, tree)
 
 
 def is_problem(y):
     """Whether the values y are real, neither too large nor constant."""
     return (y.abs().max() < LARGEST and y.std() > 0.01).item()  # nan is not smaller
-
-
-def write(tree):
-    """A tree as words."""
-    if isinstance(tree, tuple):
-        return " ".join([tree[0], *map(write, tree[1:])])
-    return tree if tree == "x" else f"INT+ {tree}"
 
 
 def misfit(words, x, y):
@@ -92,7 +84,7 @@ class Regression(Task):
         seed = torch.randint(2**62, (), generator=generator, device=generator.device).item()
         rng, x, values, words = random.Random(seed), torch.cat([GIVEN, NEW]), [], []
         while len(words) < n:
-            tree = draw(rng.choice(SIZES), rng, [*UNARY])
+            tree = draw(rng.choice(SIZES), rng, UNARY)
             y = value(tree, x)
             if is_problem(y):
                 values.append(y)

@@ -51,9 +51,6 @@ class Roots(Task):
             raise ValueError(f"{text!r} has no real roots")
         return problem
 
-    def show(self, problem):
-        return self.source.show(problem)
-
     def judge(self, problem, words):
         """Right if both roots are, each within 5%."""
         number = r"([+-]\d+E-?\d+)"

@@ -10,8 +10,9 @@ Near a point, a system does what its Jacobian says, the matrix of its derivative
 is [[-4, 1], [2, -3]], with the eigenvalues -2 and -5. If the real parts of both are negative, the
 point is stable: after a small push the system returns to it. The solution is the largest of them.
 
-The paper has 2 to 6 equations, with sin, exp and roots; here are two polynomials of degree 2. There
-are no constants: these can make any point an equilibrium, and are not in the Jacobian.
+The paper has 2 to 6 equations, with sin, exp and roots; here are two polynomials of degree 2. They
+have no constant terms: the right ones make any point an equilibrium, and leave the Jacobian as it
+is.
 
 >>> task = Stability()
 >>> source, target = task.batch(1, torch.Generator().manual_seed(7))
@@ -64,25 +65,21 @@ class Stability(Task):
     def target(self):
         return Floats("p1000", low=-2, high=3, device=self.device)
 
-    def random_problems(self, n, generator):
-        """n problems (n, 12): coefficients in -5..5, two in three of them 0, a point in -3..3."""
-        def random(*bounds):
-            return torch.randint(*bounds, (n, 12), generator=generator, device=generator.device)
-        problems = random(-5, 6) * (random(5) < 2)
-        problems[:, -2:] = random(-3, 4)[:, -2:]
-        return problems
-
     def sample(self, n, generator):
-        """n problems (n, 12) and their solutions (n, 1). A sixth of the random systems is stable:
-        here it is one half. And none has the solution 0, of which nothing follows."""
-        stable = torch.randint(2, (n,), generator=generator, device=generator.device).bool()
-        problems = self.random_problems(n, generator)
-        while True:
+        """n problems (n, 12) and their solutions (n, 1). Coefficients are in -5..5, two in three of
+        them 0, points in -3..3. One random problem in six is stable: here it is one in two. And
+        none has the solution 0, from which nothing follows."""
+        def random(*bounds):
+            return torch.randint(*bounds, (len(todo), 12), generator=generator, device=device)
+        device = generator.device
+        stable = torch.randint(2, (n,), generator=generator, device=device).bool()
+        problems, todo = stable.new_zeros(n, 12).long(), torch.arange(n, device=device)
+        while len(todo):  # draw these, again and again
+            problems[todo] = random(-5, 6) * (random(5) < 2)
+            problems[todo, -2:] = random(-3, 4)[:, -2:]
             r = largest_real_part(jacobians(problems))
             todo = ((r == 0) | ((r < 0) != stable)).nonzero().flatten()
-            if not len(todo):
-                return problems, r[:, None]
-            problems[todo] = self.random_problems(len(todo), generator)
+        return problems, r[:, None]
 
     def encode(self, problems):
         """Problems -> the words of the point, where all can find it, and those of f and g."""
