@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from fractions import Fraction
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -26,7 +27,7 @@ import torch
 
 import integrate
 import train
-from calculus import (Undefined, add, from_prefix, infix, parse, prefix, to_sympy,
+from calculus import (Undefined, add, from_prefix, infix, parse, prefix, scale, to_sympy,
                       without_constants)
 from integrate import (GENERATORS, Integration, OutOfTime, draw_examples, draw_tree, fits, in_time,
                        is_held_out, is_integral, is_solved, known_integral, known_integrals,
@@ -338,9 +339,9 @@ def test_the_forward_set_is_made_again(tmp_path, monkeypatch):
     monkeypatch.setattr(integrate, "DATA", tmp_path)
     monkeypatch.setitem(integrate.ATTEMPTS, "fwd", (150, 75))
     code, = re.findall(r"```python\n(import lzma.*?)```", REFERENCE, re.S)
-    assert str(path.relative_to(ROOT)) in code and "size=60_000" in code
+    assert str(path.relative_to(ROOT)) in code and "size=100_000" in code
     exec(code.replace(str(path.relative_to(ROOT)), str(tmp_path / "again.xz"))
-         .replace("60_000", "30"), {})
+         .replace("100_000", "30"), {})
     with lzma.open(path, "rt") as ours, lzma.open(tmp_path / "again.xz", "rt") as again:
         ours, again = (dict(map(integrate.read_line, islice(lines, 30))) for lines in (ours, again))
     both = ours.keys() & again.keys()
@@ -350,7 +351,10 @@ def test_the_forward_set_is_made_again(tmp_path, monkeypatch):
 def test_the_forward_set(capsys):
     with lzma.open(integrate.RESULTS / "fwd-train-ops5.txt.xz", "rt") as lines:
         pairs = dict(map(integrate.read_line, lines))
-    assert len(pairs) == 60_000 and not any(map(is_held_out, pairs))
+    assert len(pairs) == 100_000 and not any(map(is_held_out, pairs))
+    multiples = {prefix(scale(from_prefix(f), Fraction(n, d))) for f in integrate.slides()
+                 for n in range(-9, 10) if n for d in range(1, 10)}
+    assert len(multiples) > 1000 and not multiples & pairs.keys()
     for f, F in random.Random(1).sample([*pairs.items()], 300):
         assert fits(f, F, 50) and is_integral(f, F)
     task = Integration(train_data="fwd", test_data=["bwd"])
