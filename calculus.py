@@ -158,11 +158,14 @@ def multiply(*expressions):
 
 def collect(c, exponents):
     """c times the product of factor ** exponent; exponents {factor: exponent}, of a single term."""
-    powers, exps, given = {}, [], c
+    exps = {k: p for k, p in exponents.items() if k.name == "exp"}
+    if exps and [*exps.values()] != [1]:  # exp(u)^2 exp(v) = exp(2u + v)
+        together = function("exp", add(*(scale(k.arg, p) for k, p in exps.items())))
+        rest = {k: p for k, p in exponents.items() if k not in exps}
+        return multiply(collect(c, rest), together)
+    powers, given = {}, c
     for k, p in exponents.items():
-        if k.name == "exp":
-            exps.append((k, p))
-        elif k.name == "prime":  # whole powers go to the coefficient: 2^(3/2) = 2 2^(1/2)
+        if k.name == "prime":  # whole powers go to the coefficient: 2^(3/2) = 2 2^(1/2)
             c *= number_power(k.arg, math.floor(p))[ONE]
             p -= math.floor(p)
         elif k.rooted and p.denominator == 1:  # sqrt(-x)^2 = -x
@@ -170,16 +173,10 @@ def collect(c, exponents):
             return multiply(collect(given, rest), power(k.arg, p))
         if p:
             powers[k] = p
-    if len(exps) > 1 or exps and exps[0][1] != 1:  # exp(u)^2 exp(v) = exp(2u + v)
-        for k, p in exps:
-            powers.pop(k, None)
-        together = function("exp", add(*(scale(k.arg, p) for k, p in exps)))
-        return multiply(collect(c, powers), together)
     if abs(c.numerator) > LARGEST or c.denominator > LARGEST:
         raise Undefined("too large a number")
-    if len(powers) == 1:
-        (k, p), = powers.items()
-        if k.name == "sum" and p == 1:
+    match [*powers.items()]:
+        case [(k, 1)] if k.name == "sum":
             return scale(k.arg, c)
     return {frozenset(powers.items()): c}
 
@@ -191,8 +188,6 @@ def content_and_rest(e):
     d = math.lcm(*[a.denominator for a in e.values()])
     if e[max(e, key=order)] < 0:
         n = -n
-    if n == d == 1:
-        return 1, e
     return (Fraction(n, d) if d > 1 else n), {
         product: a.numerator * d // (a.denominator * n) for product, a in e.items()}
 
@@ -277,15 +272,15 @@ def function(name, u):
         return AT_ONE[name]
     if (name in ODD or name in EVEN) and u and u[max(u, key=order)] < 0:
         return scale(function(name, scale(u, -1)), -1 if name in ODD else 1)
-    inner = alone(u)
-    if inner and inner.name == INVERSE.get(name):  # sin(asin(v)) = v
-        return inner.arg
+    match [(c, *product) for product, c in u.items()]:
+        case [(1, (k, 1))] if k.name == INVERSE.get(name):  # sin(asin(v)) = v
+            return k.arg
     if name == "exp":
         for product, c in u.items():
-            k = alone({product: 1})
-            if k and k.name == "ln":  # exp(c ln(v) + w) = v^c exp(w)
-                rest = {other: a for other, a in u.items() if other != product}
-                return multiply(power(k.arg, c), function("exp", rest))
+            match [*product]:
+                case [(k, 1)] if k.name == "ln":  # exp(c ln(v) + w) = v^c exp(w)
+                    rest = {other: a for other, a in u.items() if other != product}
+                    return multiply(power(k.arg, c), function("exp", rest))
     if name == "ln" and u.keys() == {ONE} and u[ONE] > 0:  # of a number: logarithms of primes
         return {frozenset([(factor("ln", number(q)), 1)]): times for q, times in primes(u[ONE])}
     k = factor(name, u)
@@ -293,15 +288,6 @@ def function(name, u):
     if k.constant and not is_real(result, 0.0):  # asin(2)
         raise Undefined("not a real number")
     return result
-
-
-def alone(u):
-    """The factor k where the expression u is k and nothing else; otherwise None."""
-    if len(u) == 1:
-        (product, c), = u.items()
-        if c == 1 and len(product) == 1:
-            (k, p), = product
-            return k if p == 1 else None
 
 
 def raised(a, b):

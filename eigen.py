@@ -248,7 +248,7 @@ class LinearAlgebra(Task):
 
     def read(self, text):
         """ "[[2, 1], [1, 3]]" -> [2, 1, 1, 3]; "[[2, 1], [1, 3]], [1, 2]" if it takes two."""
-        largest, shapes = self.source.values.max().item(), [f"{r}x{c}" for r, c in self.shapes]
+        largest, shapes = self.source.sizes.max().item(), [f"{r}x{c}" for r, c in self.shapes]
         try:
             operands = [self.collate(x) for x in json.loads(f"[{text}]")]
             operands = [x[:, None] if x.ndim == 1 else x for x in operands]  # a vector is a column
@@ -261,7 +261,7 @@ class LinearAlgebra(Task):
             raise ValueError(f"{text[:60]!r} is not a problem: this model takes {kind} matrices of "
                              f"numbers up to {largest:g}, as in --ask \"[[2,1],[1,3]]\"") from None
         problems = self.source.round(row[None].to(self.device))
-        if not (self.solve(problems).abs() <= self.target.values.max()).all():
+        if not (self.solve(problems).abs() <= self.target.sizes.max()).all():
             raise ValueError(f"{text[:60]!r} has no {self.op}, or one of too large numbers")
         return problems[0].tolist()
 

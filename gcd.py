@@ -44,11 +44,10 @@ def random_integers(distribution, high, generator):
 
 def random_coprimes(distribution, high, generator):
     """A coprime pair in 1..h for each h of high (n,): (n, 2), drawn until it is coprime."""
-    pairs = torch.zeros(len(high), 2, dtype=torch.int64, device=high.device)
-    todo = torch.arange(len(high), device=high.device)
-    while len(todo):
-        pairs[todo] = random_integers(distribution, high[todo, None].expand(-1, 2), generator)
-        todo = todo[torch.gcd(*pairs[todo].T) != 1]
+    high = high[:, None].expand(-1, 2)
+    pairs = random_integers(distribution, high, generator)
+    while len(todo := (torch.gcd(*pairs.T) != 1).nonzero().flatten()):
+        pairs[todo] = random_integers(distribution, high[todo], generator)
     return pairs
 
 
@@ -228,8 +227,8 @@ def rules(predictions, base, evals):
     allowed = {*primes_of(base), *small}
     others = [k for k in correct if not allowed.issuperset(primes_of(k))]
     also = f" and of the small primes {', '.join(map(str, small))}" * bool(small)
-    yield listed(f"{r}2  Correct predictions, f(k) = k, are products of the primes of {base}{also}: "
-                 f"{len(correct) - len(others)} of {len(correct)} are.", [])
+    yield listed(f"{r}2  Correct predictions, f(k) = k, are products of the primes of {base}{also}:"
+                 f" {len(correct) - len(others)} of {len(correct)} are.", [])
     if others:
         yield listed("    Exceptions: ", others)
     if grokked:

@@ -23,6 +23,7 @@ import random
 import signal
 import zlib
 from bisect import bisect
+from contextlib import suppress
 from fractions import Fraction
 from functools import cache, cached_property, partial
 from itertools import accumulate, count, islice
@@ -149,14 +150,12 @@ def in_time(seconds, function, *args):
     if not hasattr(signal, "setitimer"):
         return function(*args)
     signal.signal(signal.SIGPROF, stop)
-    try:  # The timer goes on every 0.1 s, should mpmath lose the exception in a bare "except:".
+    with suppress(OutOfTime):  # raised every 0.1 s, should mpmath lose one in a bare "except:"
         signal.setitimer(signal.ITIMER_PROF, seconds, 0.1)
         try:
             return function(*args)
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-    except OutOfTime:
-        return None
 
 
 @cache
@@ -242,15 +241,13 @@ def draw_examples(kind, part, max_ops, known, attempts):
     solution "" as yet. What by_parts learns is forgotten: no range depends on another."""
     pairs, more = {}, [dict(known)] if kind == "ibp" else []
     for i in attempts:
-        try:
+        with suppress(Undefined):
             rng = random.Random(f"{kind} {part} {max_ops} {i}")
             f, F = GENERATORS[kind](max_ops, rng, *more)
             problem, solution = prefix(f), "" if F is None else prefix(F)
             if (is_held_out(problem) == (part == "test") and fits(problem, solution, WORDS)
                     and without_factor(f) not in slides()):
                 pairs.setdefault(problem, solution)
-        except Undefined:
-            pass
     forget()
     return pairs
 
@@ -319,22 +316,16 @@ def read_line(line):
     return f[f.find("|") + 1 :].removeprefix("sub Y' "), F
 
 
-def normal_form(text):
-    """Words as anyone writes them -> in the normal form, or "" if they have none."""
-    try:
-        return prefix(from_prefix(text))
-    except (ValueError, RecursionError):
-        return ""
-
-
 def read_file(path, size, max_words, part=None):
     """The first examples of a file of anyone's, in normal form; other lines are skipped. part: only
     those problems that are held out, "test", or only the others, "train"."""
     pairs, skipped = {}, 0
     with (lzma.open if Path(path).suffix == ".xz" else open)(path, "rt", errors="replace") as file:
         for line in file:
-            f, F = map(normal_form, read_line(line))
-            if not (f and F and fits(f, F, max_words)):
+            f = F = ""
+            with suppress(ValueError, RecursionError):
+                f, F = (prefix(from_prefix(text)) for text in read_line(line))
+            if not (F and fits(f, F, max_words)):
                 skipped += line[0] != "#"
             elif not part or is_held_out(f) == (part == "test"):
                 pairs.setdefault(f, F)
@@ -352,9 +343,9 @@ def is_integral(problem, text):
     same values. Both are texts."""
     try:
         f, g = from_prefix(problem), derivative(from_prefix(text))
+        return g == f or same(f, g)
     except (Undefined, RecursionError):
         return False
-    return g == f or same(f, g)
 
 
 def is_solved(item):
@@ -457,10 +448,9 @@ class Integration(Task):
         return f"the integral of {self.show(problem)}"
 
     def judge(self, problem, words):
-        try:
+        with suppress(Undefined, RecursionError):
             return self.show(words), is_integral(problem, words)
-        except Undefined:
-            return None, False
+        return None, False
 
     def grade(self, problems, tokens):
         """A problem is solved if one of the beam's hypotheses is right. And the likeliest."""

@@ -163,7 +163,8 @@ class Transformer(nn.Module):
 
     def forward(self, src, tgt):
         """Logits (batch, time, tgt_words) of the word after each word of tgt, all at once."""
-        return self.decode(tgt, *self.encode(src))[0]
+        with torch.autocast("cuda", torch.bfloat16, enabled=src.is_cuda):  # for matrix products
+            return self.decode(tgt, *self.encode(src))[0]
 
     @torch.no_grad()
     def generate(self, src, beam=1, chunk=2048):
@@ -175,7 +176,8 @@ class Transformer(nn.Module):
         """
         src = src.to(self.src_embedding.weight.device)
         order = (src != self.pad).sum(dim=1).argsort(stable=True)
-        parts = [self.beam_search(src[rows], beam) for rows in order.split(max(1, chunk // beam))]
+        with torch.autocast("cuda", torch.bfloat16, enabled=src.is_cuda):
+            parts = [self.beam_search(src[i], beam) for i in order.split(max(1, chunk // beam))]
         return tuple(torch.cat(part)[order.argsort()] for part in zip(*parts))
 
     def beam_search(self, src, beam):
@@ -196,14 +198,14 @@ class Transformer(nn.Module):
             logp = logits[:, -1].float().log_softmax(dim=-1).view(n, beam, tgt_words)
             live, best = (live[:, :, None] + logp).flatten(1).topk(beam)
             parent, word = best // tgt_words, best % tgt_words
-            tokens = take(tokens, parent)
+            tokens = tokens.take_along_dim(parent[:, :, None], dim=1)
             tokens[:, :, length - 1] = word
 
             ended = (word == self.eos) | (length == self.tgt_len)
-            done_logp = torch.cat([done_logp, live.masked_fill(~ended, -torch.inf)], dim=1)
-            score = live.masked_fill(~ended, -torch.inf) / length
-            done_score, keep = torch.cat([done_score, score], dim=1).topk(beam)
-            done, done_logp = take(torch.cat([done, tokens], dim=1), keep), take(done_logp, keep)
+            logp = live.masked_fill(~ended, -torch.inf)
+            done_score, keep = torch.cat([done_score, logp / length], dim=1).topk(beam)
+            done_logp = torch.cat([done_logp, logp], dim=1).gather(1, keep)
+            done = torch.cat([done, tokens], dim=1).take_along_dim(keep[:, :, None], dim=1)
 
             live = live.masked_fill(ended, -torch.inf)
             if (live.amax(1) / self.tgt_len <= done_score.amin(1)).all():
@@ -212,8 +214,3 @@ class Transformer(nn.Module):
             cache = [[past[rows] for past in layer] for layer in cache]
             last = word.view(-1, 1)
         return done, done_logp
-
-
-def take(x, index):
-    """x[i, index[i, j], ...] for all i, j: x (n, k, ...), index (n, m) -> (n, m, ...)"""
-    return x[torch.arange(len(x), device=x.device)[:, None], index]

@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import textwrap
+from contextlib import suppress
 from functools import cached_property
 from lzma import LZMAError
 from pathlib import Path
@@ -115,15 +116,14 @@ class Task:
         """tokens (n, beam, tgt_len) -> whether the best translation of each problem is right,
         (n,) bool; and, for `findings`, what it says: here text, elsewhere an error. Where answers
         are verifiable, the first right one is the best."""
-        solved, said = [], []
+        best = []
         for problem, beam in zip(problems.tolist(), tokens.tolist()):
             texts = [self.target.text(row) for row in (beam if self.verifiable else beam[:1])]
             judged = [(right, words if answer is None else answer)
                       for words in texts for answer, right in [self.judge(problem, words)]]
-            right, answer = max(judged, key=lambda pair: pair[0])  # of equal ones, the first
-            solved.append(right)
-            said.append(answer)
-        return torch.tensor(solved), said
+            best.append(max(judged, key=lambda pair: pair[0]))  # of equal ones, the first
+        solved, said = zip(*best)
+        return torch.tensor(solved), [*said]
 
     def evaluate(self, model, beams=(1,), final=False):
         """Accuracy on each test, at the end with each beam size, before with one; and findings."""
@@ -144,9 +144,9 @@ class Task:
         test, problems = next(iter(self.tests.items()))
         right, answers = next(iter(graded[test].values()))
         problems = problems if isinstance(problems, list) else problems.tolist()
-        rows = [[self.show(problem), str(answer), ok] for problem, answer, ok
-                in zip(problems, answers, right.tolist())]
-        return {"some": rows[:5] + [row for row in rows[5:] if not row[2]][:5]}
+        rows = [*zip(problems, answers, right.tolist())]
+        some = rows[:5] + [row for row in rows[5:] if not row[2]][:5]
+        return {"some": [[self.show(problem), str(answer), ok] for problem, answer, ok in some]}
 
     # What it says
 
@@ -225,12 +225,10 @@ def by_test(result):
 
 def read_run(folder):
     """-> the first event of a run's log, which has its flags, and its evaluations."""
-    try:
+    with suppress(ValueError, LookupError, TypeError):
         start, *log = map(json.loads, (Path(folder) / "log.jsonl").read_text().splitlines())
         if start["task"] and evaluations(log):
             return start, evaluations(log)
-    except (ValueError, LookupError, TypeError):
-        pass
     raise ValueError(f"{folder} holds no log of a run with an evaluation")
 
 
@@ -265,12 +263,11 @@ def run_commands(examples, table, argv=None):
     """The commands of a module that generates: without any, it prints examples; "table RUN..."
     prints runs beside the talk's table."""
     parser = Parser(description=f"Without a command: {examples.__doc__.splitlines()[0]}")
-    parser.add_argument("command", nargs="?", choices=["table"], help="runs beside the talk's")
-    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="the folder of a run")
+    commands = parser.add_subparsers(metavar="COMMAND")
+    command = commands.add_parser("table", help="runs beside the talk's")
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run")
     args = parser.parse_args(argv)
-    if not args.command:
-        parser.call(examples)
-    elif args.runs:
+    if "runs" in args:
         parser.call(lambda: print("\n".join(table(args.runs))))
     else:
-        parser.error("table: name the folders of runs")
+        parser.call(examples)

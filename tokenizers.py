@@ -103,33 +103,24 @@ class Integers(Vocabulary):
         return pack(self.spell(values).flatten(1))
 
     def decode(self, tokens):
-        """Rows (n, width) of one integer each -> values (n,) int64, and which rows are valid.
-
-        A row ends at <eos> or padding. Anything but a sign and digits, or a number beyond int64,
-        is not valid, and its value 0.
-        """
-        running = ((tokens != EOS) & (tokens != PAD)).cumprod(dim=1).bool()
-        digit = tokens - self.zero
-        valid = (tokens[:, 0] == self.plus) | (tokens[:, 0] == self.minus)
-        is_digit = (digit >= 0) & (digit < self.base)
-        valid &= (running.sum(dim=1) > 1) & (is_digit | ~running)[:, 1:].all(dim=1)
-        value, limit = torch.zeros_like(tokens[:, 0]), torch.iinfo(torch.int64).max
-        for column in range(1, tokens.size(1)):
-            here, d = running[:, column], digit[:, column]
-            valid &= ~here | (value <= (limit - d) // self.base)  # or it is beyond int64
-            value = torch.where(here & valid, value * self.base + d, value)
-        value = torch.where(tokens[:, 0] == self.minus, -value, value)
-        return value.masked_fill(~valid, 0), valid
+        """Rows (n, width) of one integer each -> values (n,) int64, and which rows are valid; the
+        value of the others is 0."""
+        values = [self.read(self.text(row)) for row in tokens.tolist()]
+        valid = torch.tensor([value is not None for value in values], device=tokens.device)
+        return torch.tensor([value or 0 for value in values], device=tokens.device), valid
 
     def write(self, n):
         """One int -> its words: 10 -> '+ 1 0'."""
         return self.text(self.encode(torch.tensor([[n]]))[0])
 
     def read(self, text):
-        """Words -> the int, or None where they are not one: '+ 1 0' -> 10, '1 +' -> None."""
-        tokens = [self.number.get(word, BOS) for word in text.split()] or [BOS]
-        value, valid = self.decode(torch.tensor([tokens]))
-        return value.item() if valid else None
+        """Words -> the int, or None where they are not one, or beyond int64: '+ 1 0' -> 10."""
+        sign, *digits = text.split() or [""]
+        digits = [self.number.get(word, BOS) - self.zero for word in digits]
+        if sign not in ("+", "-") or not digits or not 0 <= min(digits) <= max(digits) < self.base:
+            return None
+        size = sum(digit * self.base**i for i, digit in enumerate(reversed(digits)))
+        return None if size >= 2**63 else size if sign == "+" else -size
 
 
 class Floats(Vocabulary):
@@ -153,7 +144,7 @@ class Floats(Vocabulary):
         spelled = [self.spell(encoding, sign * m, e) for sign in (1, -1) for m, e in sizes]
         super().__init__([*dict.fromkeys([*extra, *" ".join(spelled).split()])])  # each word once
         self.spelling = torch.tensor([*map(self.ids, spelled)], device=device)
-        self.encoding, self.width = encoding, self.spelling.size(1)  # words per number
+        self.width = self.spelling.size(1)  # words per number
 
         # To write: `first` is the smallest float that is rounded to each size but zero.
         real = dict(dtype=torch.float64, device=device)
@@ -164,11 +155,8 @@ class Floats(Vocabulary):
 
         # To read: each place may hold any word that ever stands there. So -0 is a number too.
         places = map(set, zip(*map(str.split, spelled)))
-        readable = [" ".join(words) for words in product(*places)]
-        codes = self.code(torch.tensor([*map(self.ids, readable)], device=device))
-        values = torch.tensor([float(text.replace(" ", "")) for text in readable], **real)
-        self.codes, order = codes.sort()
-        self.values = values[order]
+        self.values = {tuple(map(self.number.get, words)): float("".join(words))
+                       for words in product(*places)}
 
     @staticmethod
     def spell(encoding, mantissa, exponent):
@@ -178,10 +166,6 @@ class Floats(Vocabulary):
                 "p1000": f"{sign} {size} E{exponent}",
                 "b1999": f"{mantissa} E{exponent}",
                 "fp15": f"{mantissa}E{exponent}"}[encoding]
-
-    def code(self, words):
-        """(..., width) word numbers -> one int64 that stands for all words of a number."""
-        return (words * len(self) ** torch.arange(self.width, device=words.device)).sum(dim=-1)
 
     def nearest(self, x):
         """Floats (...) -> which of self.sizes each is rounded to."""
@@ -197,9 +181,9 @@ class Floats(Vocabulary):
 
     def decode(self, tokens):
         """Rows (n, k * width) of k numbers each -> (n, k) float64, nan for what is not a number."""
-        code = self.code(tokens.unflatten(1, (-1, self.width)))
-        found = torch.searchsorted(self.codes, code).clamp(max=len(self.codes) - 1)
-        return self.values[found].masked_fill(self.codes[found] != code, math.nan)
+        rows = tokens.unflatten(1, (-1, self.width)).tolist()
+        values = [[self.values.get(tuple(words), math.nan) for words in row] for row in rows]
+        return torch.tensor(values, dtype=torch.float64, device=tokens.device)
 
     def encode_matrix(self, x):
         """Matrices (n, r, c) float -> V r, V c and the coefficients, row by row."""

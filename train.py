@@ -17,6 +17,7 @@ import random
 import re
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -48,11 +49,6 @@ def make_seed(*numbers):
     return random.Random(repr(numbers)).getrandbits(63)
 
 
-def autocast(device):
-    """On CUDA, matrix products in bfloat16; elsewhere nothing changes."""
-    return torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda")
-
-
 def make_optimizers(args, model):
     """Adam for all of the model; or Muon for the matrices of its layers, and Adam for the rest."""
     muon, matrices, rest = args.optimizer == "muon", [], []
@@ -65,8 +61,7 @@ def make_optimizers(args, model):
 
 def train_step(model, optimizers, src, tgt, lr):
     """One batch: its loss, which is returned, its gradient, one step of the optimizers."""
-    with autocast(src.device.type):
-        logits = model(src, tgt[:, :-1])
+    logits = model(src, tgt[:, :-1])
     loss = cross_entropy(logits.flatten(0, 1).float(), tgt[:, 1:].flatten(), ignore_index=PAD)
     model.zero_grad()
     loss.backward()
@@ -130,8 +125,7 @@ def train(args, task, model, checkpoint):
     for epoch in range(start["epoch"] + 1, args.epochs + 1):
         loss, speed, line = train_epoch(args, task, model, optimizers, epoch, steps)
         if RANK == 0:  # the others wait at the next mean of gradients
-            with autocast(args.device):
-                result = task.evaluate(model, args.beam, final=epoch == args.epochs)
+            result = task.evaluate(model, args.beam, final=epoch == args.epochs)
             events = {"eval": {"loss": loss, "examples_per_second": round(speed)} | result}
             if epoch == args.epochs:
                 events["end"] = {"accuracy": result["accuracy"]}
@@ -172,12 +166,10 @@ def load_checkpoint(folder, device, to_resume=False):
         path = shipped
     if not path.exists():
         raise ValueError(f"there is no checkpoint {path}: train first")
-    try:
+    with suppress(Exception):  # torch has no common class for what can be wrong with a file
         checkpoint = torch.load(path, map_location=device, weights_only=True)
         if {"config", "epoch", "log", "model", "optimizers"} <= checkpoint.keys():
             return checkpoint
-    except Exception:  # torch has no common class for what can be wrong with a file
-        pass
     raise ValueError(f"{path} is not a whole checkpoint of this program")
 
 
@@ -358,11 +350,9 @@ def run(argv):
         return export(args, task)
     model = make_model(args, task, checkpoint)
     if args.ask is not None:
-        with autocast(args.device):
-            answer(args, task, model)
+        answer(args, task, model)
     elif args.eval_only:
-        with autocast(args.device):
-            result = task.evaluate(model, args.beam, final=True)
+        result = task.evaluate(model, args.beam, final=True)
         print(task.report([*evaluations(checkpoint["log"]), checkpoint | result]))
     else:
         args.out.mkdir(parents=True, exist_ok=True)

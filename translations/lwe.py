@@ -112,7 +112,7 @@ class Lwe(Task):
 
     def findings(self, model, graded, final):
         """The attack. near: for each i, the share of 25 large K for which the answer to K e_i is
-        nearer to K than to 0. Where that is high, we guess s_i = 1, and try it on 200 new samples."""
+        nearer to K than to 0. Where that is high, the guess is s_i = 1. 200 new samples test it."""
         k = torch.linspace(self.modulus / 4, self.modulus * 3 / 4, 25).long()[:, None]
         questions = (k[:, :, None] * torch.eye(self.n).long()).flatten(0, 1)
         b = self.translate(model, questions)[:, 0, 0].cpu().view(25, -1) - len(SPECIAL)
