@@ -346,6 +346,8 @@ def run(argv):
     if args.plot:
         import plot  # most calls do not need it
         plot.need_matplotlib()
+        if args.ask == "-":
+            raise ValueError("--plot draws where the model looks in one problem: --ask PROBLEM")
     if args.export:
         return export(args, task)
     model = make_model(args, task, checkpoint)

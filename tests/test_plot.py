@@ -301,6 +301,9 @@ def test_plot_with_train(matplotlib, tmp_path, capsys):
         (tmp_path / "a" / name).unlink(missing_ok=True)
         train.main([*TINY, "--out", str(tmp_path / "a"), *mode, "--plot"])
         assert (tmp_path / "a" / name).read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit) as stop:  # before any question is read
+        train.main([*TINY, "--out", str(tmp_path / "a"), "--ask", "--plot"])
+    assert stop.value.code == 2 and "--ask PROBLEM" in capsys.readouterr().err
 
 
 def test_the_pictures_are_there_and_shown():
