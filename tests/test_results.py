@@ -18,6 +18,7 @@ import eigen
 import integrate
 import train
 from calculus import parse, prefix
+from task import questions
 
 RESULTS = Path(train.__file__).parent / "results"
 PAGE = (RESULTS / "README.md").read_text()
@@ -130,6 +131,16 @@ def test_tables_are_printed_by_their_commands():
     for table, runs in tables:
         folders = [path for path in sorted(RESULTS.glob(runs)) if path.is_dir()]
         assert "\n".join(table(folders)).strip() in PAGE
+
+
+def test_sympy_and_what_it_left_are_those_of_the_files():
+    sympy, answers = ((RESULTS / f"integrate-{name}.txt").read_text() for name in ("sympy", "unsolved"))
+    share, = re.findall(r"^# bwd: SymPy solves ([\d.]+%) of 500$", sympy, re.M)
+    left = [*questions(sympy.splitlines())]
+    asked = re.findall(r"^the integral of (.*); the model says", answers, re.M)
+    solved = sum("  right  " in part for part in answers.split("the integral of "))
+    assert asked == left and f"it solves [{share} of 500](integrate-sympy.txt)" in PAGE
+    assert f"Of {len(left)} problems that SymPy left, the model solves [{solved}]" in PAGE
 
 
 def test_the_gallery_of_integrals_is_right_and_was_the_models():
