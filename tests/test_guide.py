@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import train
+from task import by_test
 from tests.test_results import is_of, log, read_flags
 
 ROOT = Path(train.__file__).parent
@@ -30,6 +31,20 @@ def test_it_quotes_the_logs():
     for percent, gcds, name in QUOTES:
         assert f"{log(name)[-1]['accuracy']:.1%}" == f"{percent}%", name
         assert not gcds or len(log(name)[-2]["correct_gcds"]) == int(gcds)
+
+
+def test_it_quotes_the_tests_of_several_kinds():
+    text = " ".join(GUIDE.split())
+    last = log("lyapunov")[-2]
+    backward, forward = by_test(last).values()
+    assert (f"right on {backward:.1%} of the systems that were made from a V, and on {forward:.1%} of"
+            f" those that were drawn at random, where always to answer x^2+y^2 has "
+            f"{last['guess']['forward']:.1%}") in text
+    bwd, _, ibp = by_test(log("integrate-fwd")[-2]).values()
+    assert f"See [ours](../results/integrate-fwd/report.txt): {ibp:.1%} and {bwd:.1%}." in text
+    for event in log("gcd-base31-max900")[1:-1]:
+        if event["examples"] in (60_416, 120_832):
+            assert f"{event['accuracy']:.1%} after {event['examples'] // 1000},000" in text
 
 
 def test_its_commands_are_understood(tmp_path):
