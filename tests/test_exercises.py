@@ -471,13 +471,17 @@ def test_the_new_distributions(patched, monkeypatch):
         train.read_flags("--task eigen --train-dist cauchy".split())
 
 
-def test_the_column_of_laplace_is_that_of_its_log():
-    last = log("eigen-eigenvalues3-laplace")[-2]
-    part = answer(11)
-    for name, accuracy in by_test(last).items():
-        assert f"\n| {name} | {accuracy:.1%} |" in part
-    for name in ("semicircle", "marchenko-pastur"):
-        assert f"{last['accuracy_by_tolerance'][name]['0.01']:.1%} of" in part.replace("\n", " ")
+def test_the_columns_of_exercise_11_are_those_of_the_logs():
+    names = ["laplace", "student", "same-sign", "same-sign-seed2"]
+    lasts = [log(f"eigen-eigenvalues3-{name}")[-2] for name in names]
+    for name in eigen.DISTRIBUTIONS:
+        row = " | ".join(f"{by_test(last)[name]:.1%}" for last in lasts)
+        assert f"\n| {name} | {row} |" in answer(11)
+    laplace, student = ({name: f"{shares['0.01']:.1%}" for name, shares in
+                         last["accuracy_by_tolerance"].items()} for last in lasts[:2])
+    assert (f"right on {laplace['semicircle']} of the semicircle and {laplace['marchenko-pastur']} of "
+            f"Marchenko-Pastur, Student on {student['semicircle']} and "
+            f"{student['marchenko-pastur']}.") in one_line(answer(11))
 
 
 def test_twins(monkeypatch, capsys):
