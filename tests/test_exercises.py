@@ -559,6 +559,22 @@ def test_what_remainders_are_worth_by_the_last_digits():
         assert f"{mean:.1%}" in answer(14), digits
 
 
+def test_runs_of_ones_own_are_those_of_the_logs():
+    _, first, *_, end = log("remainders")
+    assert f"right on {first['accuracy']:.1%} of new problems after 100,000" in one_line(answer(14))
+    assert f"[{end['accuracy']:.1%}](../results/remainders/report.txt)" in answer(14)
+    by_beam, backward = log("integrate-waves")[-2]["accuracy_by_test"].values()
+    assert f"[{by_beam['1']:.1%}](../results/integrate-waves/report.txt)" in answer(19)
+    assert f"{by_beam['10']:.1%} with a beam of 10" in one_line(answer(19))
+    assert f"it solves {backward['1']:.1%}. So" in one_line(answer(19))
+    accuracy = log("lcm")[-1]["accuracy"]
+    assert f"We got [{accuracy:.1%}](../results/lcm/report.txt)" in answer(9)
+    for name in ("gcd-base10-least-first", "gcd-base10-least-first-seed2", "gcd-base10-seed2"):
+        *_, last, end = log(name)
+        said = f"{end['accuracy']:.1%}, {len(last['correct_gcds'])} GCDs"
+        assert f"[{said}](../results/{name}/report.txt)" in answer(7)
+
+
 def test_functions_of_your_own(tmp_path, monkeypatch, capsys):
     """The code of the page makes a file of right pairs, which its commands take."""
     monkeypatch.chdir(tmp_path)
