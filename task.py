@@ -44,11 +44,11 @@ class Task:
     """What an experiment may override. The shortest of all is translations/sums.py."""
 
     scales = {  # what each --scale sets; evening and talk say where they differ from laptop
-        "laptop": dict(dim=128, heads=4, enc_layers=1, dec_layers=1, batch_size=128, epochs=6,
-                       epoch_size=100_000, lr=2e-3, warmup=500, test_size=2000),
+        "laptop": dict(dim=64, heads=4, enc_layers=1, dec_layers=1, batch_size=128, epochs=6,
+                       epoch_size=100_000, optimizer="muon", lr=2e-3, warmup=500, test_size=2000),
         "evening": dict(epochs=60, test_size=10_000),
         "talk": dict(dim=512, heads=8, enc_layers=4, dec_layers=4, batch_size=256, epochs=200,
-                     lr=1e-4, warmup=4000, test_size=10_000),
+                     optimizer="adam", lr=1e-4, warmup=4000, test_size=10_000),
     }
     test_flags = set()  # flags that are about tests alone: they may change from call to call
     verifiable = False  # whether an answer can be checked by whoever knows none
