@@ -227,8 +227,8 @@ def rules(predictions, base, evals):
     allowed = {*primes_of(base), *small}
     others = [k for k in correct if not allowed.issuperset(primes_of(k))]
     also = f" and of the small primes {', '.join(map(str, small))}" * bool(small)
-    yield listed(f"{r}2  Correct predictions, f(k) = k, are products of the primes of {base}{also}:"
-                 f" {len(correct) - len(others)} of {len(correct)} are.", [])
+    what = f"Correct predictions, f(k) = k, are products of the primes of {base}{also}"
+    yield listed(f"{r}2  {what}: ", [f"{len(correct) - len(others)} of {len(correct)} are."])
     if others:
         yield listed("    Exceptions: ", others)
     if grokked:

@@ -341,11 +341,10 @@ def read_file(path, size, max_words, part=None):
 def is_integral(problem, text):
     """Whether a hypothesis is right: its derivative, in normal form, is the problem, or has the
     same values. Both are texts."""
-    try:
+    with suppress(Undefined, RecursionError):
         f, g = from_prefix(problem), derivative(from_prefix(text))
         return g == f or same(f, g)
-    except (Undefined, RecursionError):
-        return False
+    return False
 
 
 def is_solved(item):

@@ -119,9 +119,9 @@ class Task:
         best = []
         for problem, beam in zip(problems.tolist(), tokens.tolist()):
             texts = [self.target.text(row) for row in (beam if self.verifiable else beam[:1])]
-            judged = [(right, words if answer is None else answer)
-                      for words in texts for answer, right in [self.judge(problem, words)]]
-            best.append(max(judged, key=lambda pair: pair[0]))  # of equal ones, the first
+            judged = [(*self.judge(problem, words), words) for words in texts]
+            answer, right, words = max(judged, key=lambda one: one[1])  # of equal ones, the first
+            best.append((right, words if answer is None else answer))
         solved, said = zip(*best)
         return torch.tensor(solved), [*said]
 
@@ -263,8 +263,7 @@ def run_commands(examples, table, argv=None):
     """The commands of a module that generates: without any, it prints examples; "table RUN..."
     prints runs beside the talk's table."""
     parser = Parser(description=f"Without a command: {examples.__doc__.splitlines()[0]}")
-    commands = parser.add_subparsers(metavar="COMMAND")
-    command = commands.add_parser("table", help="runs beside the talk's")
+    command = parser.add_subparsers().add_parser("table", help="runs beside the talk's")
     command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run")
     args = parser.parse_args(argv)
     if "runs" in args:

@@ -40,8 +40,6 @@ class Vocabulary:
         """A row of word numbers, list or tensor -> its words, up to <eos> or padding, as text."""
         return " ".join(self.words[i] for i in takewhile(lambda i: i not in (PAD, EOS), tokens))
 
-    show = text  # where people write the same words
-
     def ids(self, text):
         """Words separated by spaces -> their numbers. An unknown word is a KeyError."""
         return [self.number[word] for word in text.split()]

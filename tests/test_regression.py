@@ -124,7 +124,7 @@ def test_trees_have_so_many_operators():
     rng = random.Random(0)
     for n in (1, 2, 3):
         for _ in range(100):
-            words = write(draw(n, rng, [*UNARY])).split()
+            words = write(draw(n, rng, UNARY)).split()
             operators = [w for w in words if w not in ("x", "INT+") and not w.isdecimal()]
             assert len(operators) == n and len(words) <= 2 * n + 1 + n + 1
 

@@ -24,6 +24,7 @@ RESULTS = Path(train.__file__).parent / "results"
 PAGE = (RESULTS / "README.md").read_text()
 ROWS = re.findall(r"^\| `python train\.py (--task .*?)` \|(.*?) (\d+) min \|$", PAGE, re.M)
 MODELS = sorted(path.parent.name for path in RESULTS.glob("*/model.pt"))
+BEFORE = {"optimizer": "adam", "word_std": None, "init": None}  # flags that older logs do not have
 GROKKED = re.findall(r"^\| \[(\d)\]\((.*?)/.*?\) \| (.*?) \|$", PAGE, re.M)
 
 
@@ -40,7 +41,7 @@ def read_flags(flags):
 def is_of(start, args):
     """Whether a log, which begins with start, is of the command that these flags are of. Logs of
     before --optimizer, --word-std and --init came are of their defaults."""
-    start = {"optimizer": "adam", "word_std": None, "init": None} | start
+    start = BEFORE | start
     other = {"workers"} if args.task == "integrate" else {"examples"}  # flags that change no run
     config = {name: value for name, value in train.config_of(args).items() if name not in other}
     return config.items() <= start.items()
@@ -160,7 +161,7 @@ def test_reports_say_what_the_logs_say():
         start, *evals, _ = log(path.name)
         # Not of a task of one's own, or of a file of pairs, which are not here.
         if start["task"] in train.TASKS and ".txt" not in start.get("train_data", ""):
-            start = {"optimizer": "adam", "word_std": None, "init": None} | start | {"device": "cpu"}
+            start = BEFORE | start | {"device": "cpu"}
             task_class = pkgutil.resolve_name(train.TASKS[start["task"]])
             task = train.make_task(task_class, argparse.Namespace(**start))
             test = {"gcd": "natural", "eigen": getattr(task, "distribution", "")}.get(

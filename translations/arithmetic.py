@@ -154,6 +154,7 @@ class Arithmetic(Task):
         where = {"modular": f"modulo (the last digits in base {self.base} decide modulo {decided})",
                  "fraction": "where the GCD is", "matrix": "where the rank is"}
         yield f"\nRight {where[self.op.partition('-')[0]]}\n"
-        cells = [f"{f'{k}: {share:.1%}':>12}" for k, share in evals[-1]["right_by"].items()]
-        yield from re.findall(".{1,96}", "".join(cells[:32]))
+        cells = [f"{k}: {share:.1%}" for k, share in evals[-1]["right_by"].items()]
+        yield from ("".join(f"{cell:>12}" for cell in cells[i:i + 8])
+                    for i in range(0, min(len(cells), 32), 8))
         yield from super().explain(evals)

@@ -26,7 +26,7 @@ import torch
 from task import Task
 from tokenizers import PAD, Vocabulary, close_gaps
 
-GATES = ["H1", "H2", "S1", "S2", "T1", "T2", "CX12", "CX21"]  # numbers 1 to 8; 0 is a gap
+GATES = ["H1", "H2", "S1", "S2", "T1", "T2", "CX12", "CX21"]  # numbers 1 to 8; 0, PAD, is a gap
 SHORT = 4  # gates of a solution, at most, and the places of a piece that is replaced
 LONG, REPLACED = 12, 10  # gates of a problem, at most, and pieces that are replaced
 

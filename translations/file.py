@@ -107,6 +107,9 @@ class File(Task):
                              f"between, all of them words of {self.train_data}")
         return self.source.ids(text)
 
+    def show(self, problem):
+        return self.source.text(problem)
+
     def judge(self, problem, words):
         """Right or wrong where the files have the problem; None where they do not."""
         (pairs, problems), f = self.known, self.show(problem)
