@@ -360,7 +360,7 @@ class Integration(Task):
     scales = {
         "laptop": dict(dim=64, heads=4, enc_layers=2, dec_layers=2, batch_size=32, epochs=2,
                        optimizer="muon", lr=4e-3, warmup=300, beam=[1, 10], test_size=500),
-        "evening": dict(max_ops=15, max_words=200, examples=1_000_000, dim=128, epochs=10,
+        "evening": dict(max_ops=15, max_words=200, examples=300_000, dim=96, lr=3e-3, epochs=8,
                         beam=[1, 10, 50]),
         "talk": dict(max_ops=15, max_words=WORDS, examples=5_000_000, dim=256, heads=8,
                      enc_layers=6, dec_layers=6, batch_size=256, epochs=100, optimizer="adam",
@@ -376,7 +376,7 @@ class Integration(Task):
             help="fwd, bwd, ibp, a file, or several of them, as bwd+ibp")
         add("--test-data", nargs="+", metavar="DATA",
             help="the same, for tests; if not given, as the training data")
-        add("--max-ops", type=positive(int), default=5, help="operators in a random function")
+        add("--max-ops", type=positive(int), default=5, help="operators in a function; fwd: up to 5")
         add("--max-words", type=positive(int), default=50, help="words in a problem or a solution")
         add("--workers", type=positive(int), default=os.cpu_count(), help="processes for the data")
 
@@ -396,14 +396,15 @@ class Integration(Task):
         """So many examples of each kind, or file, that data names."""
         pairs = {}
         for kind in data.split("+"):
-            path = RESULTS / f"{kind}-{part}-ops{self.max_ops}.txt.xz"  # one that took hours
+            ops = min(self.max_ops, 5 if kind == "fwd" else WORDS)  # SymPy is too slow for more
+            path = RESULTS / f"{kind}-{part}-ops{ops}.txt.xz"  # one that took hours
             if kind not in GENERATORS:  # a file: all of it is a test, if none of it is trained on
                 own = part if kind in self.train_data.split("+") else None
                 pairs |= read_file(kind, size, self.max_words, own)
-            elif path.exists() and self.max_words <= 50:
+            elif path.exists():
                 pairs |= read_file(path, size, self.max_words)
             else:
-                pairs |= make_set(kind, part, self.max_ops, size, self.workers, self.max_words)
+                pairs |= make_set(kind, part, ops, size, self.workers, self.max_words)
         if not pairs:
             raise ValueError(f"{data}: no examples to {part} on, of up to {self.max_words} words")
         return pairs
@@ -425,8 +426,7 @@ class Integration(Task):
 
     def draw(self, n, generator):
         """n problems and solutions of similar lengths: neighbours in the training set."""
-        n = min(n, len(self.training))
-        first = torch.randint(len(self.training) - n + 1, (), generator=generator,
+        first = torch.randint(max(1, len(self.training) - n + 1), (), generator=generator,
                               device=generator.device).item()
         return zip(*self.training[first : first + n])
 

@@ -357,9 +357,10 @@ def test_the_forward_set(capsys):
     assert len(multiples) > 1000 and not multiples & pairs.keys()
     for f, F in random.Random(1).sample([*pairs.items()], 300):
         assert fits(f, F, 50) and is_integral(f, F)
-    task = Integration(train_data="fwd", test_data=["bwd"])
-    assert [*task.load("fwd", "train", 500).items()] == [*pairs.items()][:500]
-    assert "fwd-train-ops5.txt.xz: 500 examples; 0 lines" in capsys.readouterr().out
+    for max_ops, max_words in [(5, 50), (15, 200)]:  # forward functions never have more than 5
+        task = Integration(train_data="fwd", max_ops=max_ops, max_words=max_words)
+        assert [*task.load("fwd", "train", 500).items()] == [*pairs.items()][:500]
+        assert "fwd-train-ops5.txt.xz: 500 examples; 0 lines" in capsys.readouterr().out
 
 
 def test_where_there_are_no_more_functions_it_ends():
