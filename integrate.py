@@ -376,7 +376,7 @@ class Integration(Task):
             help="fwd, bwd, ibp, a file, or several of them, as bwd+ibp")
         add("--test-data", nargs="+", metavar="DATA",
             help="the same, for tests; if not given, as the training data")
-        add("--max-ops", type=positive(int), default=5, help="operators in a function; fwd: up to 5")
+        add("--max-ops", type=positive(int), default=5, help="operators in a function (fwd: max 5)")
         add("--max-words", type=positive(int), default=50, help="words in a problem or a solution")
         add("--workers", type=positive(int), default=os.cpu_count(), help="processes for the data")
 
