@@ -74,7 +74,7 @@ class GCD(Task):
     def __init__(self, **flags):
         super().__init__(**flags)
         base, max_int = self.base, self.max_int
-        if not 10 <= max_int < 2**31:  # fewer leave no pair to test on, more are not exact in float
+        if not 10 <= max_int < 2**31:  # fewer leave no pair to test on, products of more overflow
             raise ValueError(f"--max-int {max_int}: it can be 10 to 2147483647")
         if not 2 <= base <= 1_000_000:
             raise ValueError(f"--base {base}: it can be 2 to 1000000")
@@ -143,7 +143,7 @@ class GCD(Task):
 
     def grade(self, problems, tokens):
         """As judge does, of the best translations of all problems at once; 0 is no integer."""
-        answers = self.target.decode(tokens[:, 0])[0].to(problems.device)
+        answers = self.target.decode(tokens[:, 0]).to(problems.device)
         return answers == torch.gcd(*problems.T), answers
 
     def findings(self, model, graded, final):
@@ -151,7 +151,11 @@ class GCD(Task):
         pairs = self.stratified
         _, answers = self.grade(pairs, self.translate(model, pairs))
         gcds = torch.gcd(*pairs.T)
-        predictions = {k: most_frequent(answers[gcds == k]) for k in gcds.unique().tolist()}
+        predictions = {}
+        for k in gcds.unique().tolist():
+            said = answers[gcds == k]
+            f = said.mode().values.item()
+            predictions[k] = [f, (said == f).double().mean().item()]
         correct = [k for k, (f, share) in predictions.items() if f == k and share >= LEARNED]
         return {"correct_gcds": correct} | ({"predictions": predictions} if final else {})
 
@@ -182,12 +186,6 @@ class GCD(Task):
 
 # What did it learn? All of it is read off one table: predictions[k] = (f(k), share), the most
 # frequent prediction f(k) for pairs of GCD k, and the share of these pairs that get it.
-
-
-def most_frequent(answers):
-    """The most frequent of answers (n,), and its share."""
-    f = answers.mode().values.item()
-    return [f, (answers == f).double().mean().item()]
 
 
 def primes_of(n):

@@ -396,7 +396,7 @@ class Integration(Task):
         """So many examples of each kind, or file, that data names."""
         pairs = {}
         for kind in data.split("+"):
-            ops = min(self.max_ops, 5 if kind == "fwd" else WORDS)  # SymPy is too slow for more
+            ops = min(5, self.max_ops) if kind == "fwd" else self.max_ops  # SymPy is slow at more
             path = RESULTS / f"{kind}-{part}-ops{ops}.txt.xz"  # one that took hours
             if kind not in GENERATORS:  # a file: all of it is a test, if none of it is trained on
                 own = part if kind in self.train_data.split("+") else None

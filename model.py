@@ -136,8 +136,7 @@ class Transformer(nn.Module):
         """src (batch, time) -> its keys and values for each decoder layer, and its padding mask."""
         if src.size(1) > self.src_len:
             raise ValueError(f"a source of {src.size(1)} words; the model takes {self.src_len}")
-        mask = torch.zeros(src.shape, device=src.device).masked_fill(src == self.pad, -torch.inf)
-        mask = mask[:, None, :, None]  # for all heads and queries
+        mask = torch.where(src == self.pad, -torch.inf, 0.0)[:, None, :, None]  # heads, queries
         x = self.src_embedding(src) + self.src_position.weight[: src.size(1)]
         for layer in self.encoder:
             x = layer(x, mask)

@@ -103,7 +103,7 @@ class Task:
         return {"new problems": self.draw(self.test_size, generator, testing=True)[0]}
 
     def prepare(self):
-        """Make what training needs; train.py calls it once, before the first step."""
+        """Make what training needs; train.py calls it before the first step."""
         self.tests, self.batch(1, torch.Generator(self.device))  # tests and sets are kept
 
     # Step III: judge
@@ -260,8 +260,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_commands(examples, table, argv=None):
-    """The commands of a module that generates: without any, it prints examples; "table RUN..."
-    prints runs beside the talk's table."""
+    """A generator's commands: none prints examples, "table RUN..." runs beside the talk's table."""
     parser = Parser(description=f"Without a command: {examples.__doc__.splitlines()[0]}")
     command = parser.add_subparsers().add_parser("table", help="runs beside the talk's")
     command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run")

@@ -101,11 +101,9 @@ class Integers(Vocabulary):
         return pack(self.spell(values).flatten(1))
 
     def decode(self, tokens):
-        """Rows (n, width) of one integer each -> values (n,) int64, and which rows are valid; the
-        value of the others is 0."""
-        values = [self.read(self.text(row)) for row in tokens.tolist()]
-        valid = torch.tensor([value is not None for value in values], device=tokens.device)
-        return torch.tensor([value or 0 for value in values], device=tokens.device), valid
+        """Rows (n, width) of one integer each -> values (n,) int64, 0 where there is none."""
+        values = [self.read(self.text(row)) or 0 for row in tokens.tolist()]
+        return torch.tensor(values, device=tokens.device)
 
     def write(self, n):
         """One int -> its words: 10 -> '+ 1 0'."""

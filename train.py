@@ -77,6 +77,14 @@ def train_step(model, optimizers, src, tgt, lr):
     return loss.detach()
 
 
+def which_batch(args, step):
+    """The number of a step's batch. With --repeat, a share of the steps reads the batches of a set
+    again and again, the others read new ones (Charton and Kempe 2024, arXiv 2410.07041)."""
+    if args.repeat and step * args.repeat_share % 1 < args.repeat_share:
+        return -(int(step * args.repeat_share) % math.ceil(args.repeat / (args.batch_size * WORLD)))
+    return step
+
+
 def train_epoch(args, task, model, optimizers, epoch, steps):
     """The steps of an epoch, with progress lines; -> the mean loss, examples/s, the last line."""
     generator, examples = torch.Generator(task.device), args.batch_size * WORLD
@@ -84,7 +92,7 @@ def train_epoch(args, task, model, optimizers, epoch, steps):
     end, pause = ("\033[K\r", 0.5) if sys.stdout.isatty() else ("\n", 30)  # of progress lines
     for done in range(1, steps + 1):
         step = (epoch - 1) * steps + done
-        generator.manual_seed(make_seed(args.seed, RANK, step))
+        generator.manual_seed(make_seed(args.seed, RANK, which_batch(args, step)))
         src, tgt = (t.to(args.device) for t in task.batch(args.batch_size, generator))
         lr = learning_rate(step, args.epochs * steps, args.lr, args.warmup)
         loss_sum = loss_sum + train_step(model, optimizers, src, tgt, lr)
@@ -135,15 +143,6 @@ def train(args, task, model, checkpoint):
         report = task.report(evaluations(log))
         (args.out / "report.txt").write_text(report + "\n")
         print(f"\n{report}\n\nThis report, the log and the model are in {args.out}")
-
-
-def join_processes(args, task):
-    """Meet the other processes. The first one makes the data; the others wait for it."""
-    torch.distributed.init_process_group("nccl" if args.device == "cuda" else "gloo",
-                                         timeout=datetime.timedelta(days=1))
-    if RANK == 0:
-        task.prepare()
-    torch.distributed.barrier()
 
 
 # The folder of a run
@@ -217,6 +216,8 @@ def make_parser(task, scale):
     add("--test-size", type=positive(int), help="held-out test examples")
     add("--examples", type=positive(int), default=200_000,
         help="examples to export; of integrate, also those of each kind to train on")
+    add("--repeat", type=positive(int), help="a set of so many examples is read again and again")
+    add("--repeat-share", type=positive(float), default=0.5, help="the share of steps that read it")
     add("--init", metavar="RUN", help="begin with the weights of this run, as of an easier one")
     add("--out", type=Path, help="the run's folder; if not given, runs/<task and main flags>")
     mode = parser.add_mutually_exclusive_group()
@@ -333,8 +334,8 @@ def answer(args, task, model):
 def export(args, task):
     """Write examples of the training data: lines of a problem, a tab and its solution, in words."""
     generator = torch.Generator(task.device).manual_seed(make_seed(args.seed))
-    src, tgt = task.batch(args.examples, generator)
     with open(args.export, "w") as file:
+        src, tgt = task.batch(args.examples, generator)
         for problem, solution in zip(src.tolist(), tgt[:, 1:].tolist()):
             print(task.source.text(problem), task.target.text(solution), sep="\t", file=file)
     print(f"{args.export}: {len(src):,} examples")
@@ -362,7 +363,11 @@ def run(argv):
         if RANK == 0 and not args.resume and taken:
             raise ValueError(f"{args.out} holds a run: go on by --resume, or choose another --out")
         if WORLD > 1:
-            join_processes(args, task)
+            torch.distributed.init_process_group("nccl" if args.device == "cuda" else "gloo",
+                                                 timeout=datetime.timedelta(days=1))
+            if RANK == 0:
+                task.prepare()  # the first process makes the data; the others wait for it
+            torch.distributed.barrier()
         task.prepare()
         train(args, task, model, checkpoint)
         if WORLD > 1:
@@ -370,7 +375,8 @@ def run(argv):
             torch.distributed.destroy_process_group()
     if args.plot:
         args.out.mkdir(parents=True, exist_ok=True)
-        figure = plot.attention(task, model, args.ask) if args.ask else plot.curves(args.out)
+        ran = args.out if (args.out / "log.jsonl").exists() else RESULTS / args.out.name
+        figure = plot.attention(task, model, args.ask) if args.ask else plot.curves(ran)
         plot.save(figure, args.out / ("attention.png" if args.ask else "curve.png"))
 
 
@@ -380,7 +386,7 @@ def main(argv=None):
     try:
         Parser(prog="train.py").call(run, argv)
     except KeyboardInterrupt:
-        print("\nStopped. To go on from the last whole epoch: the same command with --resume")
+        print("\nStopped. After a whole epoch, the same command with --resume goes on from it")
         raise SystemExit(130)
 
 

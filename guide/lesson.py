@@ -66,7 +66,7 @@ for pair in ("12 18", "30 45", "100 75", "77 121", "123456 7890", "640 960"):
 # %% Find the rules: for pairs of GCD k, what does it answer most often, and how often?
 pairs = task.stratified
 gcds = torch.gcd(*pairs.T)
-answers = task.target.decode(task.translate(model, pairs)[:, 0])[0]
+answers = task.target.decode(task.translate(model, pairs)[:, 0])
 for k in range(1, 21):
     f = answers[gcds == k].mode().values.item()
     share = (answers[gcds == k] == f).double().mean().item()

@@ -24,7 +24,8 @@ RESULTS = Path(train.__file__).parent / "results"
 PAGE = (RESULTS / "README.md").read_text()
 ROWS = re.findall(r"^\| `python train\.py (--task .*?)` \|(.*?) (\d+) min \|$", PAGE, re.M)
 MODELS = sorted(path.parent.name for path in RESULTS.glob("*/model.pt"))
-BEFORE = {"optimizer": "adam", "word_std": None, "init": None}  # flags that older logs do not have
+BEFORE = {"optimizer": "adam", "word_std": None, "init": None, "repeat": None,
+          "repeat_share": 0.5}  # flags that older logs do not have
 GROKKED = re.findall(r"^\| \[(\d)\]\((.*?)/.*?\) \| (.*?) \|$", PAGE, re.M)
 
 
@@ -40,7 +41,7 @@ def read_flags(flags):
 
 def is_of(start, args):
     """Whether a log, which begins with start, is of the command that these flags are of. Logs of
-    before --optimizer, --word-std and --init came are of their defaults."""
+    before a flag came are of its default."""
     start = BEFORE | start
     other = {"workers"} if args.task == "integrate" else {"examples"}  # flags that change no run
     config = {name: value for name, value in train.config_of(args).items() if name not in other}
