@@ -301,6 +301,9 @@ def test_plot_with_train(matplotlib, tmp_path, capsys):
         (tmp_path / "a" / name).unlink(missing_ok=True)
         train.main([*TINY, "--out", str(tmp_path / "a"), *mode, "--plot"])
         assert (tmp_path / "a" / name).read_bytes().startswith(b"\x89PNG")
+    shipped = tmp_path / "gcd-base6"  # not run here: the log that comes with the code is drawn
+    train.main(f"--task gcd --base 6 --test-size 300 --out {shipped} --eval-only --plot".split())
+    assert (shipped / "curve.png").exists()
     with pytest.raises(SystemExit) as stop:  # before any question is read
         train.main([*TINY, "--out", str(tmp_path / "a"), "--ask", "--plot"])
     assert stop.value.code == 2 and "--ask PROBLEM" in capsys.readouterr().err
