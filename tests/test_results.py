@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import eigen
+import gcd
 import integrate
 import train
 from calculus import parse, prefix
@@ -122,8 +123,8 @@ def test_every_run_is_on_a_page():
 def test_the_grokking_table_quotes_the_logs(seed, name, cells):
     start, *evals, end = log(name)
     *learned, final = cells.split(" | ")
-    for gcd, cell in zip((2, 3, 5), learned, strict=True):
-        assert cell == f"{next(e['examples'] for e in evals if gcd in e['correct_gcds']):,}"
+    for prime, cell in zip((2, 3, 5), learned, strict=True):
+        assert cell == f"{next(e['examples'] for e in evals if prime in e['correct_gcds']):,}"
     assert final == f"{evals[-1]['accuracy']:.1%}, {len(evals[-1]['correct_gcds'])} GCDs"
     assert start["seed"] == int(seed)
 
@@ -133,6 +134,17 @@ def test_tables_are_printed_by_their_commands():
     for table, runs in tables:
         folders = [path for path in sorted(RESULTS.glob(runs)) if path.is_dir()]
         assert "\n".join(table(folders)).strip() in PAGE
+
+
+def test_all_twenty_bases():
+    folders = [path for path in sorted(RESULTS.glob("gcd-*")) if path.is_dir()]
+    block = "\n".join(gcd.table(folders)).partition("\n\n")[0]
+    rows = re.findall(r"base (\d+) +([\d.]+) \(([\d.]+)\) +(\d+) \((\d+)\)", block)
+    assert block in PAGE and len(rows) == 20
+    short = [base for base, ours, talk, *_ in rows if float(ours) < float(talk) - 1]
+    assert f"In all bases but {', '.join(short[:-1])} and {short[-1]}, the accuracy is within" in PAGE
+    ours, talk = (sum(int(row[i]) for row in rows) for i in (3, 4))
+    assert f"our models know {ours}\nGCDs, and the talk's, each the best of six, {talk}." in PAGE
 
 
 def test_sympy_and_what_it_left_are_those_of_the_files():
