@@ -20,7 +20,6 @@ import math
 import re
 from fractions import Fraction
 from functools import cache, partial
-from itertools import repeat
 
 from tokenizers import ARITY, read_prefix
 
@@ -313,7 +312,7 @@ def normal(tree, x=X):
     in the place of x. Another name is a variable."""
     if isinstance(tree, tuple):
         name, *branches = tree
-        args = map(normal, branches, repeat(x))
+        args = [normal(branch, x) for branch in branches]
         return OPERATIONS[name](*args) if name in OPERATIONS else function(name, *args)
     if tree == "E":
         return function("exp", number(1))
@@ -352,12 +351,8 @@ def slope(k):
 
 def derivative(e):
     """(k1^p1 k2^p2)' = p1 k1^(p1-1) k1' k2^p2 + k1^p1 p2 k2^(p2-1) k2'."""
-    terms = []
-    for product, c in e.items():
-        for k, p in product:
-            if not k.constant:
-                terms.append(multiply(collect(c * p, dict(product) | {k: p - 1}), slope(k)))
-    return add(*terms)
+    return add(*(multiply(collect(c * p, dict(product) | {k: p - 1}), slope(k))
+                 for product, c in e.items() for k, p in product if not k.constant))
 
 
 def without_constants(e):

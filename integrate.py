@@ -32,14 +32,13 @@ from pathlib import Path
 import mpmath
 import torch
 
-import calculus
 from calculus import (Undefined, add, content_and_rest, derivative, evaluate, forget, from_prefix,
                       infix, is_constant, is_real, multiply, normal, parse, prefix, scale,
                       to_sympy, without_constants)
 from task import HELD_OUT, RESULTS, TALK, Task, positive, questions, read_run, run_commands
 from tokenizers import Expressions
 
-WORDS = 512  # no problem or solution is longer
+WORDS = 512  # no problem or solution of ours is longer
 
 # Random functions (paper, section 2.3 and appendix C). Each word stands in its list as often as its
 # weight in the published code says.
@@ -257,7 +256,7 @@ def draw_examples(kind, part, max_ops, known, attempts):
 
 DATA, END = Path("data"), "# end of a block\n"
 CODE = zlib.crc32(Path(__file__).read_bytes().partition(b"\n# Sets of examples")[0]
-                  + Path(calculus.__file__).read_bytes())
+                  + Path(__file__).with_name("calculus.py").read_bytes())
 
 
 def parallel(function, items, workers):

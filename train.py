@@ -77,14 +77,6 @@ def train_step(model, optimizers, src, tgt, lr):
     return loss.detach()
 
 
-def which_batch(args, step):
-    """The number of a step's batch. With --repeat, a share of the steps reads the batches of a set
-    again and again, the others read new ones (Charton and Kempe 2024, arXiv 2410.07041)."""
-    if args.repeat and step * args.repeat_share % 1 < args.repeat_share:
-        return -(int(step * args.repeat_share) % math.ceil(args.repeat / (args.batch_size * WORLD)))
-    return step
-
-
 def train_epoch(args, task, model, optimizers, epoch, steps):
     """The steps of an epoch, with progress lines; -> the mean loss, examples/s, the last line."""
     generator, examples = torch.Generator(task.device), args.batch_size * WORLD
@@ -92,7 +84,7 @@ def train_epoch(args, task, model, optimizers, epoch, steps):
     end, pause = ("\033[K\r", 0.5) if sys.stdout.isatty() else ("\n", 30)  # of progress lines
     for done in range(1, steps + 1):
         step = (epoch - 1) * steps + done
-        generator.manual_seed(make_seed(args.seed, RANK, which_batch(args, step)))
+        generator.manual_seed(make_seed(args.seed, RANK, step))
         src, tgt = (t.to(args.device) for t in task.batch(args.batch_size, generator))
         lr = learning_rate(step, args.epochs * steps, args.lr, args.warmup)
         loss_sum = loss_sum + train_step(model, optimizers, src, tgt, lr)
@@ -216,8 +208,6 @@ def make_parser(task, scale):
     add("--test-size", type=positive(int), help="held-out test examples")
     add("--examples", type=positive(int), default=200_000,
         help="examples to export; of integrate, also those of each kind to train on")
-    add("--repeat", type=positive(int), help="a set of so many examples is read again and again")
-    add("--repeat-share", type=positive(float), default=0.5, help="the share of steps that read it")
     add("--init", metavar="RUN", help="begin with the weights of this run, as of an easier one")
     add("--out", type=Path, help="the run's folder; if not given, runs/<task and main flags>")
     mode = parser.add_mutually_exclusive_group()

@@ -25,8 +25,7 @@ RESULTS = Path(train.__file__).parent / "results"
 PAGE = (RESULTS / "README.md").read_text()
 ROWS = re.findall(r"^\| `python train\.py (--task .*?)` \|(.*?) (\d+) min \|$", PAGE, re.M)
 MODELS = sorted(path.parent.name for path in RESULTS.glob("*/model.pt"))
-BEFORE = {"optimizer": "adam", "word_std": None, "init": None, "repeat": None,
-          "repeat_share": 0.5}  # flags that older logs do not have
+BEFORE = {"optimizer": "adam", "word_std": None, "init": None}  # flags that older logs do not have
 GROKKED = re.findall(r"^\| \[(\d)\]\((.*?)/.*?\) \| (.*?) \|$", PAGE, re.M)
 
 

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -63,27 +62,6 @@ def test_it_learns_the_gcd_of_small_numbers(tmp_path, capsys):
     assert end["accuracy"] > 0.75  # 61% of pairs have GCD 1, and 85% a GCD of 1, 2, 3 or 6
     report = capsys.readouterr().out
     assert "R1 " in report and "R3 " in report and report.count("Accuracy on new problems") == 1
-
-
-@pytest.mark.parametrize("share, again", [(None, 12), (0.25, 6), (1, 24)])
-def test_a_set_is_read_again_and_again(share, again, tmp_path, monkeypatch):
-    """Of 24 steps, a half (as it is without --repeat-share), a quarter or all read the three
-    batches of a set of 192; all other batches are new. A resumed run reads the same."""
-    seen, train_step = [], train.train_step
-
-    def keep(model, optimizers, src, *rest):
-        seen.append(str(src.tolist()))
-        return train_step(model, optimizers, src, *rest)
-    monkeypatch.setattr(train, "train_step", keep)
-    flags = ["--repeat", 192] + (["--repeat-share", share] if share else [])
-    run(tmp_path / "a", *flags)
-    times = Counter(seen)
-    assert sorted(times.values()) == [1] * (24 - again) + [again // 3] * 3
-    whole = seen[:]
-    run(tmp_path / "b", *flags, "--epochs", 1)
-    seen.clear()
-    run(tmp_path / "b", "--resume", "--epochs", 3)
-    assert seen == whole[8:]
 
 
 # The log and the report
