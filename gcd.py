@@ -151,11 +151,7 @@ class GCD(Task):
         pairs = self.stratified
         _, answers = self.grade(pairs, self.translate(model, pairs))
         gcds = torch.gcd(*pairs.T)
-        predictions = {}
-        for k in gcds.unique().tolist():
-            said = answers[gcds == k]
-            f = said.mode().values.item()
-            predictions[k] = [f, (said == f).double().mean().item()]
+        predictions = {k: most_frequent(answers[gcds == k]) for k in gcds.unique().tolist()}
         correct = [k for k, (f, share) in predictions.items() if f == k and share >= LEARNED]
         return {"correct_gcds": correct} | ({"predictions": predictions} if final else {})
 
@@ -186,6 +182,12 @@ class GCD(Task):
 
 # What did it learn? All of it is read off one table: predictions[k] = (f(k), share), the most
 # frequent prediction f(k) for pairs of GCD k, and the share of these pairs that get it.
+
+
+def most_frequent(answers):
+    """The most frequent of answers (n,), and its share."""
+    f = answers.mode().values.item()
+    return [f, (answers == f).double().mean().item()]
 
 
 def primes_of(n):

@@ -137,6 +137,15 @@ def train(args, task, model, checkpoint):
         print(f"\n{report}\n\nThis report, the log and the model are in {args.out}")
 
 
+def join_processes(args, task):
+    """Meet the other processes. The first one makes the data; the others wait for it."""
+    torch.distributed.init_process_group("nccl" if args.device == "cuda" else "gloo",
+                                         timeout=datetime.timedelta(days=1))
+    if RANK == 0:
+        task.prepare()
+    torch.distributed.barrier()
+
+
 # The folder of a run
 
 
@@ -353,11 +362,7 @@ def run(argv):
         if RANK == 0 and not args.resume and taken:
             raise ValueError(f"{args.out} holds a run: go on by --resume, or choose another --out")
         if WORLD > 1:
-            torch.distributed.init_process_group("nccl" if args.device == "cuda" else "gloo",
-                                                 timeout=datetime.timedelta(days=1))
-            if RANK == 0:
-                task.prepare()  # the first process makes the data; the others wait for it
-            torch.distributed.barrier()
+            join_processes(args, task)
         task.prepare()
         train(args, task, model, checkpoint)
         if WORLD > 1:

@@ -33,6 +33,11 @@ def log(name):
     return [json.loads(line) for line in (RESULTS / name / "log.jsonl").read_text().splitlines()]
 
 
+def folders(pattern="*"):
+    """The runs beside the page, in order."""
+    return [path for path in sorted(RESULTS.glob(pattern)) if path.is_dir()]
+
+
 @cache
 def read_flags(flags):
     """The flags of a command; out is the folder that it writes to."""
@@ -115,7 +120,7 @@ def test_every_run_is_on_a_page():
     quoted = {read_flags(flags).out.name for flags, *_ in ROWS}
     for page in (RESULTS.parent / "guide").glob("*.md"):
         quoted |= {*re.findall(r"\]\(\.\./results/([^)/]*)/", page.read_text())}
-    assert quoted == {path.name for path in RESULTS.iterdir() if path.is_dir()}
+    assert quoted == {path.name for path in folders()}
 
 
 @pytest.mark.parametrize("seed, name, cells", GROKKED)
@@ -131,13 +136,11 @@ def test_the_grokking_table_quotes_the_logs(seed, name, cells):
 def test_tables_are_printed_by_their_commands():
     tables = [(eigen.table, "eigen-eigenvalues3-*"), (integrate.table, "integrate-*")]
     for table, runs in tables:
-        folders = [path for path in sorted(RESULTS.glob(runs)) if path.is_dir()]
-        assert "\n".join(table(folders)).strip() in PAGE
+        assert "\n".join(table(folders(runs))).strip() in PAGE
 
 
 def test_all_twenty_bases():
-    folders = [path for path in sorted(RESULTS.glob("gcd-*")) if path.is_dir()]
-    block = "\n".join(gcd.table(folders)).partition("\n\n")[0]
+    block = "\n".join(gcd.table(folders("gcd-*"))).partition("\n\n")[0]
     rows = re.findall(r"base (\d+) +([\d.]+) \(([\d.]+)\) +(\d+) \((\d+)\)", block)
     assert block in PAGE and len(rows) == 20
     short = [base for base, ours, talk, *_ in rows if float(ours) < float(talk) - 1]
@@ -169,7 +172,7 @@ def test_the_gallery_of_integrals_is_right_and_was_the_models():
 def test_reports_say_what_the_logs_say():
     """Each report.txt is what the task writes about its log today. Older logs have the accuracy on
     the first test alone, and say less of flags that came later."""
-    for path in filter(Path.is_dir, RESULTS.iterdir()):
+    for path in folders():
         start, *evals, _ = log(path.name)
         # Not of a task of one's own, or of a file of pairs, which are not here.
         if start["task"] in train.TASKS and ".txt" not in start.get("train_data", ""):
