@@ -85,7 +85,7 @@ for place in range(5, -1, -1):
     share = (before != after).any(dim=1).double().mean().item()
     print(f"the digit of 10^{place}: {share:6.1%} of the answers change", "#" * round(100 * share))
 
-# %% What can the last digits say at all? 10^2 is a multiple of 4, so two digits show multiples of 4
+# %% How many of the last digits show whether 4 divides a number? And 8, and 3? Exercise 15 asks why
 for k in (2, 4, 8, 16, 5, 25, 3, 7):
     digits = next((d for d in range(1, 7) if 10**d % k == 0), None)
     print(f"multiples of {k:>2}: " + ("no number of last digits shows them" if digits is None

@@ -38,8 +38,8 @@ def test_it_quotes_the_tests_of_several_kinds():
     last = log("lyapunov")[-2]
     backward, forward = by_test(last).values()
     assert (f"right on {backward:.1%} of the systems that were made from a V, and on {forward:.1%} of"
-            f" those that were drawn at random, where always to answer x^2+y^2 has "
-            f"{last['guess']['forward']:.1%}") in text
+            f" those that were drawn at random, less than the "
+            f"{last['guess']['forward']:.1%} of always answering x^2+y^2") in text
     bwd, _, ibp = by_test(log("integrate-fwd")[-2]).values()
     assert f"See [ours](../results/integrate-fwd/report.txt): {ibp:.1%} and {bwd:.1%}." in text
     for event in log("gcd-base31-max900")[1:-1]:

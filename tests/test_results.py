@@ -68,10 +68,10 @@ def test_a_row_quotes_the_log_of_its_command(flags, cells, minutes):
 # Not of odes, whose problems take a minute to make.
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "odes"])
 def test_a_model_that_comes_with_the_code_is_its_logs(name, tmp_path, monkeypatch):
-    """On new problems, 400 integrals or a thousand others, it is as often right as its log says."""
+    """On new problems, 400 of those that take long, it is as often right as its log says."""
     monkeypatch.setattr(integrate, "DATA", tmp_path)
     monkeypatch.setattr(integrate, "ATTEMPTS", {"bwd": (20_000, 1000)})
-    n = 400 if name.startswith("integrate") else 1000
+    n = 400 if name.startswith(("integrate", "lyapunov")) else 1000
     start, *_, end = events = log(name)
     checkpoint = train.load_checkpoint(RESULTS / name, "cpu")
     assert json.loads(json.dumps(checkpoint["log"])) == events and not checkpoint["optimizers"]
@@ -96,6 +96,21 @@ def test_without_a_run_they_answer(flags, answer, tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     train.main(shlex.split(flags))
     assert answer in capsys.readouterr().out
+
+
+def test_the_table_at_a_glance_quotes_the_logs():
+    """Accuracy, or that at three beams on problems made like the last of the training data."""
+    glance = PAGE.partition("## At a glance")[2].partition("\n## ")[0]
+    quotes = re.findall(r"\[([^]]*%[^]]*)\]\((.*?)/report\.txt\)", glance)
+    assert len(quotes) >= 18
+    for quote, name in quotes:
+        start, *_, last, end = log(name)
+        if start["task"] == "integrate":
+            by_beam = last["accuracy_by_test"][start["train_data"].split("+")[-1]]
+            assert quote == " / ".join(f"{100 * by_beam[beam]:.1f}" for beam in "1 10 50".split()) + "%"
+        else:
+            assert quote.partition(", ")[0] == f"{end['accuracy']:.1%}"
+            assert quote.partition(", ")[2] in ("", f"{len(last.get('correct_gcds', []))} GCDs")
 
 
 def test_a_run_is_kept(tmp_path):
