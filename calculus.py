@@ -41,7 +41,7 @@ class Factor:
     def __init__(self, name, arg=None):
         self.name, self.arg = name, arg
         self.constant = name in ("pi", "prime") or arg is not None and is_constant(arg)
-        # What only a root holds together: -x, or 4 - x, whose square is that of x - 4.
+        # A sum that is a factor only under a root, as 4 - x: its square is that of x - 4.
         self.rooted = name == "sum" and (len(arg) == 1 or arg[max(arg, key=order)] < 0)
 
 
@@ -80,7 +80,7 @@ PI = {frozenset([(Factor("pi"), 1)]): 1}
 
 
 def evaluate(e, x, functions):
-    """The value of an expression at x, perhaps infinite; nan if there is none, or it takes hours.
+    """The value of an expression at x, perhaps infinite; nan if it has none or takes too long.
     functions: math or mpmath, which has the same functions, and of complex numbers too."""
     try:
         return value_of(e, x, functions, {})
@@ -89,7 +89,7 @@ def evaluate(e, x, functions):
 
 
 def value_of(e, x, functions, known):
-    """The same, or an error. known: the values of factors, as far as they are known."""
+    """The same, but what is wrong is raised. known: the values of factors, as far as known."""
     total, rational = 0, float if functions is math else functions.mpmathify
     for product, c in e.items():
         term = rational(c)

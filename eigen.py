@@ -305,7 +305,7 @@ def beside_the_talk(size, results):
     yield f"{'trained on':<17}" + "".join(f"{name:>11}" for name in SHORT)
     for name in filter(results.get, DISTRIBUTIONS):
         ours = by_test(results[name])
-        talk = TALK["eigenvalues"][str(theirs)].get(name, "-" * len(DISTRIBUTIONS))
+        talk = TALK["eigenvalues"][str(theirs)].get(name, ["-"] * len(DISTRIBUTIONS))
         cells = [f"{100 * ours.get(test, math.nan):.0f} ({percent})"
                  for test, percent in zip(DISTRIBUTIONS, talk)]
         yield f"{name:<17}" + "".join(f"{cell:>11}" for cell in cells)

@@ -51,8 +51,8 @@ BINARY = ["add"] * 10 + ["sub"] * 3 + ["mul"] * 10 + ["div"] * 5
 
 @cache
 def trees(n):
-    """How many shapes of trees have n operators, n >= 1: with one branch below the root; also with
-    two and no operator in the left one; also with two and at most 1, ..., n - 1 in the left one."""
+    """How many shapes of trees have n >= 1 operators, as running totals: those whose root has one
+    branch; with those of two branches and 0, then 1, ..., n - 1 operators in the left one."""
     shapes = [1] + [trees(i)[-1] for i in range(1, n)]
     return [*accumulate([shapes[n - 1], *(shapes[i] * shapes[n - 1 - i] for i in range(n))])]
 
@@ -189,8 +189,8 @@ POINTS = [mpmath.mpf(x) / 100 for x in (-910, -493, -389, -310, -226, -167, -131
 
 
 def same(f, g):
-    """Whether f and g have the same values at points, with 50 digits, wherever f is real, and on
-    its way there; if it is so nowhere, at complex numbers."""
+    """Whether f and g have the same values, to 20 digits, at those of the points where f and all
+    its parts are real; if these are fewer than three, at complex numbers."""
     with mpmath.workdps(50):
         for shift in (0, mpmath.mpc("0.37", "0.41")):
             compared = 0
@@ -346,11 +346,11 @@ def is_integral(problem, text):
     return False
 
 
-def is_solved(item):
-    """(problem, hypotheses), texts -> whether one of these is right."""
-    solved = any(is_integral(item[0], text) for text in item[1])
+def first_integral(item):
+    """(problem, hypotheses), texts -> the first hypothesis that is right, or ""."""
+    right = next((text for text in item[1] if is_integral(item[0], text)), "")
     forget()
-    return solved
+    return right
 
 
 class Integration(Task):
@@ -365,7 +365,7 @@ class Integration(Task):
                      enc_layers=6, dec_layers=6, batch_size=256, epochs=100, optimizer="adam",
                      lr=3e-4, warmup=3000, beam=[1, 10, 50], test_size=5000),
     }
-    test_flags = {"test_data", "workers"}
+    test_flags = {"test_data"}
     source = target = Expressions()
     collate = list
 
@@ -446,15 +446,22 @@ class Integration(Task):
         return f"the integral of {self.show(problem)}"
 
     def judge(self, problem, words):
-        with suppress(Undefined, RecursionError):
-            return self.show(words), is_integral(problem, words)
-        return None, False
+        return self.say(words), is_integral(problem, words)
 
     def grade(self, problems, tokens):
-        """A problem is solved if one of the beam's hypotheses is right. And the likeliest."""
+        """A problem is solved if one of the beam's hypotheses is right: the first of these, or
+        else the likeliest, is the answer."""
         texts = [[*map(self.target.text, beam)] for beam in tokens.tolist()]
-        solved = parallel(partial(in_time, 20, is_solved), zip(problems, texts), self.workers)
-        return torch.tensor([bool(right) for right in solved]), [beam[0] for beam in texts]
+        judge = partial(in_time, 20, first_integral)
+        right = [*parallel(judge, zip(problems, texts), self.workers)]
+        said = [self.say(F or beam[0]) for F, beam in zip(right, texts)]
+        return torch.tensor([*map(bool, right)]), said
+
+    def say(self, words):
+        """An answer as one would write it; as its words, if it is no function."""
+        with suppress(Undefined, RecursionError):
+            return self.show(words)
+        return words
 
 
 # Commands

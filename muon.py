@@ -44,7 +44,7 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
-            first, *_ = same = group["params"]
+            same, first = group["params"], group["params"][0]
             gradients = torch.stack([p.grad for p in same])
             average = self.state[first].setdefault("average", torch.zeros_like(gradients))
             average.lerp_(gradients, 1 - MOMENTUM)

@@ -236,6 +236,8 @@ def table(*folders):
     talk = TALK["eigenvalues"].get(*sizes, TALK["eigenvalues"]["5"])
     columns = list(TALK["eigenvalues"]["5"])  # all seven distributions
     rows = [name for name in columns if name in results]
+    if not rows:
+        raise ValueError("none of these was trained on one of the talk's seven distributions")
     figure = new_figure(6.6, 1.4 + 0.5 * len(rows))
     ax = figure.add_subplot()
     cells = np.array([[100 * results[row].get(column, math.nan) for column in columns]

@@ -50,8 +50,8 @@ class Task:
         "talk": dict(dim=512, heads=8, enc_layers=4, dec_layers=4, batch_size=256, epochs=200,
                      optimizer="adam", lr=1e-4, warmup=4000, test_size=10_000),
     }
-    test_flags = set()  # flags that are about tests alone: they may change from call to call
-    verifiable = False  # whether an answer can be checked by whoever knows none
+    test_flags = set()  # flags that are about tests alone: they may change in --eval-only and --ask
+    verifiable = False  # whether an answer can be checked without knowing a right one
     collate = staticmethod(torch.tensor)  # problems as they are read -> as they are drawn
 
     @staticmethod

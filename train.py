@@ -159,7 +159,7 @@ def save(out, state):
 
 
 def load_checkpoint(folder, device, to_resume=False):
-    """That of a run. If the run was not made here, its model may be one that comes with the code.
+    """The checkpoint of a run; where there is none, the model that comes with the code, if any.
     weights_only: a checkpoint is data, whoever made it; opening one runs no code of theirs."""
     path, shipped = folder / "checkpoint.pt", RESULTS / folder.name / "model.pt"
     if not to_resume and not path.exists() and shipped.exists():
@@ -265,14 +265,14 @@ def read_flags(argv=None):
 
 def make_task(task_class, args):
     """The task of these flags. Apple's GPU has no 64-bit floats: there the CPU makes the data."""
-    flags = {name: value for name, value in vars(args).items() if name in task_class.defaults()}
+    flags = {name: vars(args)[name] for name in task_class.defaults()}
     return task_class(**flags | {"device": "cpu" if args.device == "mps" else args.device})
 
 
 def check_agreement(args, config, test_flags):
     """Refuse flags that are not those of the checkpoint's run, but for a few that may change."""
-    may_change = {"scale", "epochs", "test_size", "beam", *test_flags}
-    may_change |= set() if args.resume else {"processes"}
+    may_change = {"scale", "epochs", "test_size", "beam", "workers"}
+    may_change |= set() if args.resume else {"processes", *test_flags}
     for name in config.keys() - may_change:
         if config[name] != vars(args)[name]:
             raise ValueError(f"{args.out} holds a run of --{name.replace('_', '-')} "
@@ -333,8 +333,9 @@ def answer(args, task, model):
 def export(args, task):
     """Write examples of the training data: lines of a problem, a tab and its solution, in words."""
     generator = torch.Generator(task.device).manual_seed(make_seed(args.seed))
+    open(args.export, "a").close()  # fails before the work, if it must
+    src, tgt = task.batch(args.examples, generator)
     with open(args.export, "w") as file:
-        src, tgt = task.batch(args.examples, generator)
         for problem, solution in zip(src.tolist(), tgt[:, 1:].tolist()):
             print(task.source.text(problem), task.target.text(solution), sep="\t", file=file)
     print(f"{args.export}: {len(src):,} examples")
@@ -381,7 +382,7 @@ def main(argv=None):
     try:
         Parser(prog="train.py").call(run, argv)
     except KeyboardInterrupt:
-        print("\nStopped. After a whole epoch, the same command with --resume goes on from it")
+        print("\nStopped. Training goes on from its last whole epoch with --resume")
         raise SystemExit(130)
 
 
