@@ -183,15 +183,15 @@ def digits(folder):
     return figure
 
 
-def deciding(task, model):
+def deciding(task, model, n=5000):
     """Which digits decide: draw one of the first number anew, and see how many answers change."""
     generator = torch.Generator().manual_seed(1)
     places = next(n for n in itertools.count(1) if task.base ** (n + 1) > task.max_int)
     low, high = task.base ** (places - 1), task.base**places  # numbers of so many digits
-    pairs, shares = torch.randint(low, high, (5000, 2), generator=generator), []
+    pairs, shares = torch.randint(low, high, (n, 2), generator=generator), []
     before = task.grade(pairs, task.translate(model, pairs))[1]
     for power in task.base ** torch.arange(places - 1, -1, -1):
-        new = torch.randint(int(power == low), task.base, (5000,), generator=generator)
+        new = torch.randint(int(power == low), task.base, (n,), generator=generator)
         changed = pairs.clone()
         changed[:, 0] += (new - changed[:, 0] // power % task.base) * power
         after = task.grade(changed, task.translate(model, changed))[1]

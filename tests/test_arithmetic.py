@@ -1,7 +1,6 @@
 """Arithmetic: each solution agrees with Python's fractions, its integers or SymPy's ranks, and the
 report says where a model is right."""
 
-import doctest
 import math
 from fractions import Fraction
 
@@ -11,7 +10,6 @@ import torch
 
 from task import held_out
 from tokenizers import PAD
-from translations import arithmetic
 from translations.arithmetic import FORMS, Arithmetic
 
 TRUTH = {
@@ -192,7 +190,3 @@ def test_what_is_no_problem_is_a_clear_error(op, text):
 def test_flags_that_make_no_sense(flags):
     with pytest.raises(ValueError, match="--base .* --max-int .* --modulus .*: "):
         Arithmetic(**flags)
-
-
-def test_the_example_in_the_docstring():
-    assert doctest.testmod(arithmetic) == (0, 3)

@@ -1,7 +1,6 @@
 """Circuits: their matrices are SymPy's, solutions are as short as a breadth-first search finds, and
 answers are judged by matrix and length."""
 
-import doctest
 import random
 from functools import reduce
 
@@ -167,7 +166,3 @@ def test_what_is_asked():
 def test_what_is_no_problem_is_a_clear_error(text):
     with pytest.raises(ValueError, match="gates are a problem|no circuit of up to"):
         Circuits().read(text)
-
-
-def test_the_example_in_the_docstring():
-    assert doctest.testmod(circuits) == (0, 3)

@@ -73,8 +73,8 @@ def test_the_file_of_divisors_is_made_and_learned(tmp_path, monkeypatch, capsys)
     assert "The pairs of divisors.txt" in capsys.readouterr().out
 
 
-def test_its_links_lead_somewhere():
-    for page in (ROOT / "guide").glob("*.md"):
+def test_the_links_of_all_pages_lead_somewhere():
+    for page in [ROOT / "README.md", ROOT / "results" / "README.md", *(ROOT / "guide").glob("*.md")]:
         for link in re.findall(r"\]\(([^)#:]+)[)#]", page.read_text()):
             assert (page.parent / link).exists(), (page.name, link)
 

@@ -1,15 +1,12 @@
 """Learning with errors: the samples are what they should be, and the attack finds a secret exactly
 where the model has learned it."""
 
-import doctest
-
 import numpy as np
 import pytest
 import torch
 
 from task import held_out
 from tokenizers import EOS, SPECIAL
-from translations import lwe
 from translations.lwe import Lwe
 
 
@@ -132,7 +129,3 @@ def test_a_model_that_has_learned_nothing_gives_no_secret(answer):
     task = Lwe(test_size=100)
     result = task.evaluate(Oracle(task.s, answer=answer), final=True)
     assert not result["found"] and result["accuracy"] < 0.4
-
-
-def test_the_example_in_the_docstring():
-    assert doctest.testmod(lwe) == (0, 3)

@@ -1,7 +1,6 @@
 """Lyapunov promises: V is judged exactly. The truth is SymPy's, which differentiates V along the
 system, and points: at none is a V that is right ever 0 or below, or rising."""
 
-import doctest
 import random
 
 import pytest
@@ -9,7 +8,6 @@ import sympy
 import torch
 
 from task import held_out
-from translations import lyapunov
 from translations.lyapunov import BOWLS, Lyapunov, candidates, is_lyapunov, never_positive, slope
 
 X, Y = sympy.symbols("x y")
@@ -152,7 +150,3 @@ def test_the_report_says_what_always_the_same_answer_gets():
 def test_what_is_no_problem_is_a_clear_error(text):
     with pytest.raises(ValueError, match="two equations are a problem"):
         TASK.read(text)
-
-
-def test_the_example_in_the_docstring():
-    assert doctest.testmod(lyapunov) == (0, 3)

@@ -1,7 +1,6 @@
 """Differential equations: what they are made from solves them, by SymPy; what the judge finds right
 or wrong is, by SymPy or by hand; and a question can be written as one does."""
 
-import doctest
 import random
 
 import mpmath
@@ -255,7 +254,3 @@ def test_the_slope_of_y_is_known_to_calculus():
     assert derivative(normal(("mul", "y", "y"))) == normal(("mul", 2, ("mul", "y", "y'")))
     forget(0)
     assert derivative(normal("y")) == normal("y'")
-
-
-def test_the_example_in_the_docstring():
-    assert doctest.testmod(odes) == (0, 3)

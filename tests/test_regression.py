@@ -1,7 +1,6 @@
 """Symbolic regression: values are those of the functions in words, by SymPy; the judge asks for
 values at points that the model does not see, and for nothing else."""
 
-import doctest
 import math
 import random
 
@@ -10,7 +9,6 @@ import pytest
 import sympy
 import torch
 
-from translations import _trees, regression
 from translations.regression import GIVEN, LARGEST, NEW, UNARY, Regression, draw, write
 
 X = np.concatenate([GIVEN, NEW])
@@ -169,8 +167,3 @@ def test_a_problem_is_asked_by_its_values_or_by_a_function():
 def test_what_is_no_problem_is_a_clear_error(text):
     with pytest.raises(ValueError, match="a problem is|ask as in"):
         Regression().read(text)
-
-
-@pytest.mark.parametrize("module, examples", [(regression, 4), (_trees, 2)])
-def test_the_examples_in_the_docstrings(module, examples):
-    assert doctest.testmod(module) == (0, examples)

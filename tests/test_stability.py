@@ -1,7 +1,6 @@
 """Stability promises: the solution is the largest real part of the eigenvalues of the Jacobian, as
 SymPy differentiates and numpy solves; half the points are stable; an answer is right within 10%."""
 
-import doctest
 import random
 import re
 
@@ -11,7 +10,6 @@ import sympy
 import torch
 
 from task import held_out
-from translations import _systems, stability
 from translations.stability import Stability, largest_real_part
 
 X, Y = sympy.symbols("x y")
@@ -140,8 +138,3 @@ def test_the_report_counts_verdicts_whatever_the_distance():
 def test_a_question_is_answered_with_the_truth_beside_it():
     assert (TASK.question(TASK.read("-2x^2+y, xy-4y, 1, 2"))
             == "x' = -2x^2+y, y' = xy-4y at (1, 2): -2, stable")
-
-
-@pytest.mark.parametrize("module, examples", [(stability, 3), (_systems, 2)])
-def test_the_example_in_the_docstring(module, examples):
-    assert doctest.testmod(module) == (0, examples)

@@ -1,8 +1,6 @@
 """The four small tasks promise: what they teach is true, what they judge right is right, no test
 problem is ever trained on, and what is asked can be written as one does by hand."""
 
-import doctest
-import importlib
 import random
 import re
 from fractions import Fraction
@@ -240,9 +238,3 @@ def test_a_task_of_your_own_is_a_class_and_no_more(tmp_path, monkeypatch, capsys
     assert accuracy >= 80
     train.main([*flags, "--ask", "21", "--beam", "3"])
     assert "2*21; the model says, best first:\n  right  42  (" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", ["sums", "_combinations", "derivatives", "roots", "recurrences"])
-def test_the_example_in_the_docstring(name):
-    module = importlib.import_module(f"translations.{name}")
-    assert doctest.testmod(module) == (0, 2 if name == "_combinations" else 3)
