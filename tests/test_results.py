@@ -85,7 +85,7 @@ def test_a_model_that_comes_with_the_code_is_its_logs(name, tmp_path, monkeypatc
 
 def test_models_are_listed_and_small():
     assert sorted(re.findall(r"\((.*?)/model\.pt\)", PAGE)) == MODELS != []
-    assert sum((RESULTS / name / "model.pt").stat().st_size for name in MODELS) < 8e6
+    assert sum((RESULTS / name / "model.pt").stat().st_size for name in MODELS) < 9e6
 
 
 @pytest.mark.parametrize("flags, answer", [
@@ -164,6 +164,16 @@ def test_all_twenty_bases():
     assert f"In all bases but {', '.join(short[:-1])} and {short[-1]}, the accuracy is within" in PAGE
     ours, talk = (sum(int(row[i]) for row in rows) for i in (3, 4))
     assert f"our models know {ours}\nGCDs, and the talk's, each the best of six, {talk}." in PAGE
+
+
+def test_the_evening_model_of_integrals():
+    for test, by_beam in log("integrate-fwd-bwd-ibp-ops15-evening")[-2]["accuracy_by_test"].items():
+        row = [f"{100 * by_beam[n]:.1f}%" for n in ("1", "10", "50")]
+        assert re.search(rf"^  {re.escape(test)} +{' +'.join(row)}$", PAGE, re.M)
+    answers = (RESULTS / "integrate-slides.txt").read_text().split("the integral of ")[1:]
+    solved = sum("  right  " in answer for answer in answers)
+    assert len(answers) == 18 and f"model solves [{solved}](integrate-slides.txt)" in PAGE
+    assert (RESULTS / "integrate-multiples.txt").read_text() in PAGE
 
 
 def test_sympy_and_what_it_left_are_those_of_the_files():
