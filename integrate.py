@@ -459,6 +459,7 @@ class Integration(Task):
 
     def say(self, words):
         """An answer as one would write it; as its words, if it is no function."""
+        forget()
         with suppress(Undefined, RecursionError):
             return self.show(words)
         return words

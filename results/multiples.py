@@ -1,6 +1,6 @@
 """Is a test problem easier for a model that was trained on a multiple of it, 2*cos(x) on cos(x)?
 
-    python results/multiples.py --task integrate > results/integrate-multiples.txt
+    python results/multiples.py --task integrate --beam 1 10 > results/integrate-multiples.txt
 """
 
 import sys

@@ -1,11 +1,11 @@
 """Backward problems as the published data sets have them: SymPy makes them and writes them.
 
-    python results/published.py > published.txt
+    python results/published.py | xz > results/published.txt.xz
 
-What Lample and Charton's generator does, in short (github.com/facebookresearch/SymbolicMathematics):
-draw F of 4 to 15 operators, differentiate it, simplify the derivative in half of the cases, and write
-SymPy's trees as they are: 1/(x + 1) is "pow add INT+ 1 x INT- 1". No model of ours was trained on a
-problem that was written so.
+What Lample and Charton's generator (github.com/facebookresearch/SymbolicMathematics) does, in
+short: draw F of 4 to 15 operators, differentiate it, simplify the derivative in half of the cases,
+and write SymPy's trees as they are: 1/(x + 1) is "pow add INT+ 1 x INT- 1". No model of ours was
+trained on a problem that was written so.
 """
 
 import random
@@ -67,7 +67,9 @@ def draw(rng):
 
 
 if __name__ == "__main__":
-    rng, lines = random.Random(1), {}
-    while len(lines) < 500:
-        if line := draw(rng):
-            lines[line] = print(line, flush=True)
+    rng, lines = random.Random(1), {None}
+    while len(lines) <= 500:
+        line = draw(rng)
+        if line not in lines:
+            lines.add(line)
+            print(line, flush=True)

@@ -36,6 +36,16 @@ def test_the_reference_is_torchs_transformer():
     torch.testing.assert_close(theirs(src, tgt), y @ theirs.tgt_embedding.weight.T)
 
 
+def test_the_reference_is_given_the_same_batches(monkeypatch):
+    seen = []
+    monkeypatch.setattr(train, "train_step", lambda model, optimizers, *batch: seen.append(batch)
+                        or torch.zeros(()))
+    for reference in (False, True):
+        train.train_epoch(*bench.make_training(ADAM, reference), 1, 4)
+    for (src, tgt, lr), other in zip(seen[:4], seen[4:], strict=True):
+        assert src.equal(other[0]) and tgt.equal(other[1]) and lr == other[2]
+
+
 def test_the_reference_translates_word_by_word():
     """Its greedy search finds what it says is likeliest, and nothing that it could not see."""
     *_, theirs, _ = bench.make_training(ADAM, reference=True)

@@ -97,16 +97,18 @@ def test_a_file_of_no_use_is_one_line(tmp_path, capsys, text, line):
 def test_what_a_task_exports_a_file_learns(tmp_path, capsys):
     """Pairs of integers up to 15, in words; a report by lengths; and questions."""
     path, out = tmp_path / "gcd.txt", tmp_path / "run"
-    train.main(f"--task gcd --base 2 --max-int 15 --export {path} --examples 1000".split())
+    train.main(f"--task gcd --base 2 --max-int 15 --export {path} --examples 4000".split())
     lines = path.read_text().splitlines()
-    assert len(lines) == 1000
+    assert len(lines) == 4000
     for line in lines:
         (a, b), gcd = (line.split("\t")[i].replace(" ", "").split("+")[1:] for i in (0, 1))
         assert math.gcd(int(a, 2), int(b, 2)) == int(*gcd, 2)
 
     train.main(f"--task file --train-data {path} --out {out} --device cpu --dim 64 --epochs 1 "
-               "--epoch-size 640 --batch-size 64 --warmup 5".split())
-    assert "By the length of the problem:" in capsys.readouterr().out
+               "--epoch-size 12000 --batch-size 64 --lr 3e-3 --warmup 50".split())
+    report = capsys.readouterr().out
+    assert float(report.partition("new problems: ")[2].partition("%")[0]) > 55
+    assert "By the length of the problem:" in report
     train.main(f"--task file --train-data {path} --out {out} --device cpu --ask".split()
                + [lines[0].partition("\t")[0]])
     assert "the model says, best first:\n  " in capsys.readouterr().out
