@@ -276,7 +276,7 @@ def make_set(kind, part, max_ops, size, workers, max_words=WORDS):
     pairs, seen, known = {}, set(), None
     with open(path, "a+", newline="\n") as file:  # "a": what is written comes at the end
         file.seek(0)
-        *blocks, torn = file.read().split(END)
+        *blocks, torn = dict.fromkeys(file.read().split(END))  # two runs may have made the same
         if torn:  # a kill has left part of a block
             file.truncate(file.tell() - len(torn))
         for number in count():
@@ -305,7 +305,7 @@ def make_block(kind, part, max_ops, number, workers, seen, known):
     if kind == "fwd":
         load_sympy()
         pairs = dict(zip(pairs, parallel(sympy_integral, pairs, workers)))
-    head = f"# {kind} {part}, made by code {CODE:08x}\n" * (number == 0)
+    head = f"# {kind} {part}, block {number}, made by code {CODE:08x}\n"
     return head + "".join(f"{'' if F else '# '}1|sub Y' {f}\t{F}\n" for f, F in pairs.items())
 
 

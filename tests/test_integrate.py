@@ -289,6 +289,21 @@ def test_a_set_goes_on_where_it_was_killed(tmp_path, monkeypatch):
     assert (tmp_path / "anew" / path.name).read_bytes() == path.read_bytes()
 
 
+def test_two_runs_that_make_one_set_at_once_do_not_spoil_it(tmp_path, monkeypatch):
+    """Each writes all blocks, in the same order."""
+    monkeypatch.setitem(integrate.ATTEMPTS, "bwd", (30, 30))
+    monkeypatch.setattr(integrate, "DATA", tmp_path / "alone")
+    alone = make_set("bwd", "train", 6, 60, 1)
+    path, = (tmp_path / "alone").iterdir()
+    blocks = [block + integrate.END for block in path.read_text().split(integrate.END)[:-1]]
+    assert len(blocks) > 2
+    monkeypatch.setattr(integrate, "DATA", tmp_path)
+    (tmp_path / path.name).write_text("".join(block * 2 for block in blocks[:2]))
+    together = make_set("bwd", "train", 6, 60, 1)
+    assert [*together.items()] == [*alone.items()]
+    assert (tmp_path / path.name).read_text().endswith("".join(blocks[2:]))
+
+
 def test_a_set_says_which_code_made_it_and_other_code_makes_another(tmp_path, monkeypatch):
     """A student edits UNARY: the next set is another, and the old one is as it was. To edit the
     judge is not to edit what makes sets."""
@@ -446,7 +461,7 @@ def test_our_files_are_such_files():
     pairs = make_set("bwd", "train", 3, 30, 2)
     own, = integrate.DATA.glob("bwd-train-ops3-*")
     assert integrate.read_file(own, 30, 512) == pairs
-    assert re.match(r"# bwd train, made by code [0-9a-f]{8}\n1\|sub Y' ", own.read_text())
+    assert re.match(r"# bwd train, block 0, made by code [0-9a-f]{8}\n1\|sub Y' ", own.read_text())
 
 
 def test_batches_are_padded_rows_of_the_set_and_of_similar_length():
