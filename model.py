@@ -111,8 +111,7 @@ class Transformer(nn.Module):
 
     src_len, tgt_len: the most words of a source, and of a target with its end word. pad, bos, eos:
     the words, of both vocabularies, that fill up, begin and end a sequence. word_std: the deviation
-    of the words' embeddings at the start, 1 / sqrt(dim) if not given. In large vocabularies a
-    smaller one is better: what is random at first stays, and blurs what a word comes to mean.
+    of words' embeddings at the start, or 1 / sqrt(dim). In rare words what is random then stays.
     """
 
     def __init__(self, src_words, tgt_words, src_len, tgt_len, dim, heads, enc_layers, dec_layers,
@@ -182,34 +181,35 @@ class Transformer(nn.Module):
     def beam_search(self, src, beam):
         """Keep the `beam` likeliest beginnings, grow each by a word; beam 1 is greedy decoding.
 
-        Translations compare by log-probability / length. The search stops when no live one can
-        still beat a finished one: its log-probability can only fall, its length is bounded.
+        Translations compare by log-probability / length. A problem's search stops when no live one
+        can still beat a finished one: its log-probability can only fall, its length is bounded.
         """
-        n, device, tgt_words = len(src), src.device, self.tgt_embedding.num_embeddings
-        memory, cache = self.encode(src[:, (src != self.pad).any(dim=0)]), None
-        tokens = torch.full((n, beam, self.tgt_len), self.pad, device=device)
-        done, done_logp = tokens, torch.full((n, beam), -torch.inf, device=device)
-        done_score, live = done_logp, done_logp.clone()
+        (memory, mask), cache = self.encode(src[:, (src != self.pad).any(dim=0)]), None
+        rows = torch.arange(len(src), device=src.device)  # problems whose search goes on
+        tokens = src.new_full((len(src), beam, self.tgt_len), self.pad)
+        done, done_logp = tokens.clone(), mask.new_full((len(src), beam), -torch.inf)
+        done_score, live = done_logp.clone(), done_logp.clone()
         live[:, 0] = 0.0  # one empty beginning; the others would be its copies
-        last = torch.full((n * beam, 1), self.bos, device=device)
+        last = src.new_full((len(src) * beam, 1), self.bos)
         for length in range(1, self.tgt_len + 1):
-            logits, cache = self.decode(last, *memory, cache)
-            logp = logits[:, -1].float().log_softmax(dim=-1).view(n, beam, tgt_words)
+            logits, cache = self.decode(last, memory, mask, cache)
+            logp = logits[:, -1].float().log_softmax(dim=-1).unflatten(0, (-1, beam))
             live, best = (live[:, :, None] + logp).flatten(1).topk(beam)
-            parent, word = best // tgt_words, best % tgt_words
+            parent, word = best // logp.size(-1), best % logp.size(-1)
             tokens = tokens.take_along_dim(parent[:, :, None], dim=1)
             tokens[:, :, length - 1] = word
 
             ended = (word == self.eos) | (length == self.tgt_len)
-            logp = live.masked_fill(~ended, -torch.inf)
-            done_score, keep = torch.cat([done_score, logp / length], dim=1).topk(beam)
-            done_logp = torch.cat([done_logp, logp], dim=1).gather(1, keep)
-            done = torch.cat([done, tokens], dim=1).take_along_dim(keep[:, :, None], dim=1)
-
-            live = live.masked_fill(ended, -torch.inf)
-            if (live.amax(1) / self.tgt_len <= done_score.amin(1)).all():
+            logp, live = live.masked_fill(~ended, -torch.inf), live.masked_fill(ended, -torch.inf)
+            done_score[rows], keep = torch.cat([done_score[rows], logp / length], dim=1).topk(beam)
+            done_logp[rows] = torch.cat([done_logp[rows], logp], dim=1).gather(1, keep)
+            done[rows] = torch.cat([done[rows], tokens], 1).take_along_dim(keep[:, :, None], 1)
+            on = (live.amax(1) / self.tgt_len > done_score[rows].amin(1)).nonzero().flatten()
+            if not len(on):
                 break
-            rows = (parent + torch.arange(n, device=device)[:, None] * beam).flatten()
-            cache = [[past[rows] for past in layer] for layer in cache]
-            last = word.view(-1, 1)
+            past = (parent[on] + beam * on[:, None]).flatten()
+            cache = [[x[past] for x in layer] for layer in cache]
+            memory = [[x[on] for x in layer] for layer in memory]
+            rows, live, tokens, mask = (x[on] for x in (rows, live, tokens, mask))
+            last = word[on].view(-1, 1)
         return done, done_logp

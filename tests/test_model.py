@@ -148,25 +148,28 @@ def test_batched_search_is_one_at_a_time_search(beam):
 
 
 def search_and_count(model, src, beam):
-    """generate, and how many words it asked the decoder for."""
+    """generate, and for how many problems it asked the decoder for each word."""
     asked, decode = [], model.decode
-    model.decode = lambda *args: asked.append(1) or decode(*args)
+    model.decode = lambda last, *args: asked.append(len(last) // beam) or decode(last, *args)
     found = model.generate(src, beam)
     model.decode = decode
-    return found, len(asked)
+    return found, asked
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_search_stops_when_no_live_hypothesis_can_win_and_not_before(seed, monkeypatch):
-    """It asks for fewer words than fit, and finds what a search that never stops early finds."""
+    """It asks for fewer words than fit, of each problem as many as that one needs, and finds what a
+    search that never stops early finds."""
     model, src = make(tgt_len=40, seed=seed), sources(4)
     model.tgt_embedding.weight.data[EOS] += 4 * model.decoder_norm.bias.data  # it likes to end
     (tokens, logp), asked = search_and_count(model, src, beam=3)
-    assert asked < 40
+    needed = [len(search_and_count(model, one, beam=3)[1]) for one in src.split(1)]
+    assert asked == [sum(n >= length for n in needed) for length in range(1, max(needed) + 1)]
+    assert len(asked) < 40
     with monkeypatch.context() as patch:
-        patch.setattr(torch.Tensor, "all", lambda self: False)
+        patch.setattr(torch.Tensor, "nonzero", lambda self: torch.arange(len(self))[:, None])
         (all_tokens, all_logp), asked = search_and_count(model, src, beam=3)
-    assert asked == 40
+    assert asked == 40 * [4]
     assert tokens.tolist() == all_tokens.tolist() and torch.equal(logp, all_logp)
 
 
