@@ -151,9 +151,11 @@ def test_the_grokking_table_quotes_the_logs(seed, name, cells):
 
 
 def test_tables_are_printed_by_their_commands():
-    tables = [(eigen.table, "eigen-eigenvalues3-*"), (integrate.table, "integrate-*")]
-    for table, runs in tables:
-        assert "\n".join(table(folders(runs))).strip() in PAGE
+    commands = re.findall(r"`python (eigen|integrate)\.py\s+table\s+(.*?)`", PAGE, re.S)
+    assert len(commands) == 3
+    for module, runs in commands:
+        paths = [path for run in runs.split() for path in folders(run.removeprefix("results/"))]
+        assert "\n".join({"eigen": eigen, "integrate": integrate}[module].table(paths)).strip() in PAGE
 
 
 def test_all_twenty_bases():
@@ -166,10 +168,14 @@ def test_all_twenty_bases():
     assert f"our models know {ours}\nGCDs, and the talk's, each the best of six, {talk}." in PAGE
 
 
-def test_the_evening_model_of_integrals():
-    for test, by_beam in log("integrate-fwd-bwd-ibp-ops15-evening")[-2]["accuracy_by_test"].items():
-        row = [f"{100 * by_beam[n]:.1f}%" for n in ("1", "10", "50")]
-        assert re.search(rf"^  {re.escape(test)} +{' +'.join(row)}$", PAGE, re.M)
+def test_the_evening_models_of_integrals():
+    mixed, published = "fwd+bwd+ibp", "results/published.txt.xz"
+    for data, test in [(mixed, "bwd"), (mixed, "fwd"), (mixed, "ibp"),
+                       ("fwd", published), ("bwd", published), (mixed, published)]:
+        last = log(f"integrate-{data.replace('+', '-')}-ops15-evening")[-2]
+        row = [f"{100 * last['accuracy_by_test'][test][n]:.1f}%" for n in ("1", "10", "50")]
+        name = re.escape(data if test == published else test)
+        assert re.search(rf"^  {name} +{' +'.join(row)}$", PAGE, re.M)
     answers = (RESULTS / "integrate-slides.txt").read_text().split("the integral of ")[1:]
     solved = sum("  right  " in answer for answer in answers)
     assert len(answers) == 18 and f"model solves [{solved}](integrate-slides.txt)" in PAGE
