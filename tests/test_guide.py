@@ -42,6 +42,10 @@ def test_it_quotes_the_tests_of_several_kinds():
             f"{last['guess']['forward']:.1%} of always answering x^2+y^2") in text
     bwd, _, ibp = by_test(log("integrate-fwd")[-2]).values()
     assert f"See [ours](../results/integrate-fwd/report.txt): {ibp:.1%} and {bwd:.1%}." in text
+    bwd, _, ibp, _ = by_test(log("integrate-fwd-ops15-evening")[-2]).values()
+    assert f"is tested on functions of up to 15 operators: {ibp:.1%} and {bwd:.1%}." in text
+    at_home = log("integrate-bwd-ops15-evening")[-2]["accuracy_by_test"]["bwd"]
+    assert "ours are {:.1%}, {:.1%} and {:.1%}, for functions".format(*at_home.values()) in text
     for event in log("gcd-base31-max900")[1:-1]:
         if event["examples"] in (60_416, 120_832):
             assert f"{event['accuracy']:.1%} after {event['examples'] // 1000},000" in text
