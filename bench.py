@@ -54,13 +54,13 @@ class Reference(Transformer):
     def encode(self, src):
         mask = src == self.pad
         x = self.src_embedding(src) + self.src_position.weight[: src.size(1)]
-        return self.transformer.encoder(x, src_key_padding_mask=mask), mask
+        return [[self.transformer.encoder(x, src_key_padding_mask=mask)]], mask  # as in model.py
 
     def decode(self, tgt, memory, mask, cache=None):
         words = torch.cat([cache[0][0], tgt], dim=1) if cache else tgt  # all that it keeps
         causal = nn.Transformer.generate_square_subsequent_mask(words.size(1), words.device)
         y = self.tgt_embedding(words) + self.tgt_position.weight[: words.size(1)]
-        y = self.transformer.decoder(y, memory, causal, memory_key_padding_mask=mask,
+        y = self.transformer.decoder(y, memory[0][0], causal, memory_key_padding_mask=mask,
                                      tgt_is_causal=True)
         return y @ self.tgt_embedding.weight.T, [[words]]
 
