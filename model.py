@@ -187,8 +187,8 @@ class Transformer(nn.Module):
         (memory, mask), cache = self.encode(src[:, (src != self.pad).any(dim=0)]), None
         rows = torch.arange(len(src), device=src.device)  # problems whose search goes on
         tokens = src.new_full((len(src), beam, self.tgt_len), self.pad)
-        done, done_logp = tokens.clone(), torch.full(tokens.shape[:2], -torch.inf, device=src.device)
-        done_score, live = done_logp.clone(), done_logp.clone()
+        live = torch.full(tokens.shape[:2], -torch.inf, device=src.device)
+        done, done_logp, done_score = tokens.clone(), live.clone(), live.clone()
         live[:, 0] = 0.0  # one empty beginning; the others would be its copies
         last = src.new_full((len(src) * beam, 1), self.bos)
         for length in range(1, self.tgt_len + 1):
