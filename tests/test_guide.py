@@ -46,6 +46,11 @@ def test_it_quotes_the_tests_of_several_kinds():
     assert f"is tested on functions of up to 15 operators: {ibp:.1%} and {bwd:.1%}." in text
     at_home = log("integrate-bwd-ops15-evening")[-2]["accuracy_by_test"]["bwd"]
     assert "ours are {:.1%}, {:.1%} and {:.1%}, for functions".format(*at_home.values()) in text
+    evals = log("gcd-base211-max44000")[1:-1]
+    two, three = (next(e["examples"] for e in evals if p in e["correct_gcds"]) for p in (2, 3))
+    assert f"2 is learned after {two // 1000},000 pairs" in text and three > 4 * two
+    page = (Path(train.__file__).parent / "results" / "README.md").read_text().replace("\n", " ")
+    assert f"2 is learned after {two:,} pairs" in page and f"after {three:,} the model knows 3" in page
     for event in log("gcd-base31-max900")[1:-1]:
         if event["examples"] in (60_416, 120_832):
             assert f"{event['accuracy']:.1%} after {event['examples'] // 1000},000" in text
