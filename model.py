@@ -111,7 +111,7 @@ class Transformer(nn.Module):
 
     src_len, tgt_len: the most words of a source, and of a target with its end word. pad, bos, eos:
     the words, of both vocabularies, that fill up, begin and end a sequence. word_std: the deviation
-    of words' embeddings at the start, or 1 / sqrt(dim). In rare words what is random then stays.
+    of words' embeddings at the start; None is 1 / sqrt(dim). Rare words keep much of this noise.
     """
 
     def __init__(self, src_words, tgt_words, src_len, tgt_len, dim, heads, enc_layers, dec_layers,

@@ -67,9 +67,9 @@ def draw(rng):
 
 
 if __name__ == "__main__":
-    rng, lines = random.Random(1), {None}
-    while len(lines) <= 500:
+    rng, lines = random.Random(1), set()
+    while len(lines) < 500:
         line = draw(rng)
-        if line not in lines:
+        if line and line not in lines:
             lines.add(line)
             print(line, flush=True)

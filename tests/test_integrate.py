@@ -30,8 +30,8 @@ import train
 from calculus import (Undefined, add, from_prefix, infix, parse, prefix, scale, to_sympy,
                       without_constants)
 from integrate import (GENERATORS, Integration, OutOfTime, draw_examples, draw_tree,
-                       first_integral, fits, in_time, is_held_out, is_integral, known_integral, known_integrals,
-                       make_set, parallel, same, sympy_integral, trees)
+                       first_integral, fits, in_time, is_held_out, is_integral, known_integral,
+                       known_integrals, make_set, parallel, same, sympy_integral, trees)
 from task import Task, run_commands
 from tokenizers import BOS, EOS, Expressions, read_prefix
 
