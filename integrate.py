@@ -260,12 +260,9 @@ CODE = zlib.crc32(Path(__file__).read_bytes().partition(b"\n# Sets of examples")
 
 
 def parallel(function, items, workers):
-    """Yield function(item) for each item, in order, from so many processes."""
-    if workers == 1:
-        yield from map(function, items)
-    else:  # the processes ignore Ctrl-C: it is for this one
-        with multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-            yield from pool.imap(function, items)
+    """Yield function(item) for each item, in order, from so many processes. They ignore Ctrl-C."""
+    with multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        yield from pool.imap(function, items)
 
 
 def make_set(kind, part, max_ops, size, workers, max_words=WORDS):

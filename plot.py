@@ -40,7 +40,7 @@ import torch
 from calculus import infix, parse, prefix, write_number
 from eigen import DISTRIBUTIONS, symmetric
 from integrate import WORDS, read_file
-from task import TALK, Parser, by_test, read_run
+from task import RESULTS, TALK, Parser, by_test, read_run
 from tokenizers import read_prefix
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, in three kinds of lines.
@@ -367,6 +367,21 @@ def attention(task, model, problem):
 
 
 # The command line
+
+
+def check(args):
+    """Whether train.py can draw what it is asked for: it looks before it works."""
+    need_matplotlib()
+    if args.ask == "-":
+        raise ValueError("--plot draws where the model looks in one problem: --ask PROBLEM")
+
+
+def for_train(args, task, model):
+    """What train.py --plot draws: where the model looks in a problem, or the curve of the run."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    ran = args.out if (args.out / "log.jsonl").exists() else RESULTS / args.out.name
+    figure = attention(task, model, args.ask) if args.ask else curves(ran)
+    save(figure, args.out / ("attention.png" if args.ask else "curve.png"))
 
 
 def main(argv=None):

@@ -77,6 +77,14 @@ def train_step(model, optimizers, src, tgt, lr):
     return loss.detach()
 
 
+def batch_number(args, step):
+    """Which batch a step takes: a new one; or, every few steps, one of the small set, which come
+    back again and again (two-set training: Charton and Kempe 2024, arXiv 2410.07041)."""
+    batches = math.ceil(args.small_set / (args.batch_size * WORLD))
+    small = batches and step % args.small_every == 0
+    return -(step // args.small_every % batches) if small else step
+
+
 def train_epoch(args, task, model, optimizers, epoch, steps):
     """The steps of an epoch, with progress lines; -> the mean loss, examples/s, the last line."""
     generator, examples = torch.Generator(task.device), args.batch_size * WORLD
@@ -84,7 +92,7 @@ def train_epoch(args, task, model, optimizers, epoch, steps):
     end, pause = ("\033[K\r", 0.5) if sys.stdout.isatty() else ("\n", 30)  # of progress lines
     for done in range(1, steps + 1):
         step = (epoch - 1) * steps + done
-        generator.manual_seed(make_seed(args.seed, RANK, step))
+        generator.manual_seed(make_seed(args.seed, RANK, batch_number(args, step)))
         src, tgt = (t.to(args.device) for t in task.batch(args.batch_size, generator))
         lr = learning_rate(step, args.epochs * steps, args.lr, args.warmup)
         loss_sum = loss_sum + train_step(model, optimizers, src, tgt, lr)
@@ -217,6 +225,8 @@ def make_parser(task, scale):
     add("--test-size", type=positive(int), help="held-out test examples")
     add("--examples", type=positive(int), default=200_000,
         help="examples to export; of integrate, also those of each kind to train on")
+    add("--small-set", type=positive(int), default=0, help="examples to read again and again, ...")
+    add("--small-every", type=positive(int), default=2, help="... in every so many-th batch")
     add("--init", metavar="RUN", help="begin with the weights of this run, as of an easier one")
     add("--out", type=Path, help="the run's folder; if not given, runs/<task and main flags>")
     mode = parser.add_mutually_exclusive_group()
@@ -310,16 +320,14 @@ def make_model(args, task, checkpoint):
         try:
             model.load_state_dict(begin["model"])
         except RuntimeError:
-            name = args.init or args.out
-            raise ValueError(f"{name}: its model has other words or sizes") from None
+            raise ValueError(f"{args.init or args.out}: a model of other words or sizes") from None
     return model.to(args.device)
 
 
 def answer(args, task, model):
     """Print the answers to the problem asked, or to each line of standard input, up to its #."""
     if args.ask != "-":
-        print(task.ask(args.ask, model, max(args.beam)))
-        return
+        return print(task.ask(args.ask, model, max(args.beam)))
     prompt = "problem? " if sys.stdin.isatty() else ""
     print(end=prompt, flush=True)
     for problem in questions(sys.stdin):
@@ -346,9 +354,7 @@ def run(argv):
     args, task, checkpoint = read_flags(argv)
     if args.plot:
         import plot  # most calls do not need it
-        plot.need_matplotlib()
-        if args.ask == "-":
-            raise ValueError("--plot draws where the model looks in one problem: --ask PROBLEM")
+        plot.check(args)
     if args.export:
         return export(args, task)
     model = make_model(args, task, checkpoint)
@@ -370,10 +376,7 @@ def run(argv):
             torch.distributed.barrier()  # until the first process has evaluated
             torch.distributed.destroy_process_group()
     if args.plot:
-        args.out.mkdir(parents=True, exist_ok=True)
-        ran = args.out if (args.out / "log.jsonl").exists() else RESULTS / args.out.name
-        figure = plot.attention(task, model, args.ask) if args.ask else plot.curves(ran)
-        plot.save(figure, args.out / ("attention.png" if args.ask else "curve.png"))
+        plot.for_train(args, task, model)
 
 
 def main(argv=None):

@@ -92,6 +92,35 @@ def test_the_same_command_gives_the_same_numbers_and_another_seed_others(done, t
     assert numbers(tmp_path / "other") != numbers(done)
 
 
+def test_a_small_set_comes_back_among_new_examples(tmp_path):
+    """--small-set: every second batch, or every k-th, is one of a few, in turn; no other is seen
+    twice. And it is nothing else than the examples that change."""
+    def batches(*flags):
+        args = train.read_flags([*TINY, *flags])[0]
+        return [train.batch_number(args, step) for step in range(1, 101)]
+
+    assert batches() == [*range(1, 101)]
+    every_second = batches("--small-set", "150")  # in batches of 64: three of them
+    assert every_second[::2] == [*range(1, 101, 2)]
+    assert every_second[1::2] == [every_second[i] for i in (1, 3, 5)] * 16 + every_second[1:5:2]
+    assert len({*every_second}) == 50 + 3
+    assert len({*batches("--small-set", "640", "--small-every", "1")}) == 10
+    assert len({*batches("--small-set", "1", "--small-every", "4")}) == 75 + 1
+
+    class Examples(train.Task):
+        """Random numbers instead of problems: which are drawn twice?"""
+        def batch(self, n, generator):
+            seen.extend(torch.randint(2**62, (n,), generator=generator).tolist())
+            return task.batch(n, generator)
+
+    for flags, different in [((), 1536), (["--small-set", "128"], 768 + 128)]:
+        args, task, _ = train.read_flags([*TINY, *flags])
+        seen, model = [], train.make_model(args, task, None)
+        for epoch in (1, 2, 3):
+            train.train_epoch(args, Examples(), model, train.make_optimizers(args, model), epoch, 8)
+        assert len(seen) == 1536 and len({*seen}) == different
+
+
 def test_eval_only_prints_the_report_and_changes_nothing(done, capsys):
     before = {path: path.read_bytes() for path in done.iterdir()}
     run(done, "--eval-only")
@@ -328,6 +357,7 @@ def refused(capsys, *flags):
     ("--beam 0", "0 is not above 0"),
     ("--lr nan", "nan is not above 0"),
     ("--batch-size -5", "-5 is not above 0"),
+    ("--small-set 0", "0 is not above 0"),
     ("--operands normal", "invalid choice: 'normal'"),
     ("--task chess", "invalid choice: 'chess'"),
     ("--scale huge", "invalid choice: 'huge'"),
