@@ -570,3 +570,18 @@ def test_functions_of_your_own(tmp_path, monkeypatch, capsys):
         assert args.out.name == "integrate-waves"
     task = integrate.Integration(train_data="waves.txt", test_data=["waves-test.txt"])
     assert 30 < len(task.training) <= 40 and len(task.tests["waves-test.txt"]) > 15
+
+
+def test_what_repetition_did_is_in_the_logs():
+    """Exercise 21: accuracy and loss of three runs, side by side."""
+    runs = [{event["examples"]: event for event in log(f"gcd-base499-{name}")[1:-1]}
+            for name in ("new", "again", "half-again")]
+    rows = re.findall(r"^\| ([\d,]+) \| (.*) \|$", answer(21), re.M)
+    assert len(rows) == 4
+    for examples, cells in rows:
+        for run, cell in zip(runs, cells.split(" | "), strict=True):
+            event = run[int(examples.replace(",", ""))]
+            said = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", cell)
+            assert said == f"{event['accuracy']:.1%}, loss {event['loss']:.3f}"
+    new, again, half = ([2 in event["correct_gcds"] for event in run.values()] for run in runs)
+    assert not any(new + half) and again.index(True) == 4

@@ -25,7 +25,8 @@ RESULTS = Path(train.__file__).parent / "results"
 PAGE = (RESULTS / "README.md").read_text()
 ROWS = re.findall(r"^\| `python train\.py (--task .*?)` \|(.*?) (\d+) min \|$", PAGE, re.M)
 MODELS = sorted(path.parent.name for path in RESULTS.glob("*/model.pt"))
-BEFORE = {"optimizer": "adam", "word_std": None, "init": None}  # flags that older logs do not have
+BEFORE = {"optimizer": "adam", "word_std": None, "init": None, "small_set": 0,
+          "small_every": 2}  # flags that older logs do not have
 GROKKED = re.findall(r"^\| \[(\d)\]\((.*?)/.*?\) \| (.*?) \|$", PAGE, re.M)
 
 
@@ -172,7 +173,8 @@ def test_all_twenty_bases():
 def test_the_evening_models_of_integrals():
     mixed, published = "fwd+bwd+ibp", "results/published.txt.xz"
     for data, test in [(mixed, "bwd"), (mixed, "fwd"), (mixed, "ibp"),
-                       ("fwd", published), ("bwd", published), (mixed, published)]:
+                       ("fwd", published), ("bwd", published), ("bwd+ibp", published),
+                       (mixed, published)]:
         last = log(f"integrate-{data.replace('+', '-')}-ops15-evening")[-2]
         row = [f"{100 * last['accuracy_by_test'][test][n]:.1f}%" for n in ("1", "10", "50")]
         name = re.escape(data if test == published else test)
