@@ -261,6 +261,8 @@ CODE = zlib.crc32(Path(__file__).read_bytes().partition(b"\n# Sets of examples")
 
 def parallel(function, items, workers):
     """Yield function(item) for each item, in order, from so many processes. They ignore Ctrl-C."""
+    if workers == 1:
+        return (yield from map(function, items))
     with multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         yield from pool.imap(function, items)
 
