@@ -59,8 +59,8 @@ def make_optimizers(args, model):
     return [adam, Muon(matrices)] if muon else [adam]
 
 
-def train_step(model, optimizers, src, tgt, lr):
-    """One batch: its loss, which is returned, its gradient, one step of the optimizers."""
+def train_step(model, optimizers, src, tgt, rates):
+    """One batch: its loss, which is returned, its gradient, one step of each optimizer."""
     logits = model(src, tgt[:, :-1])
     loss = cross_entropy(logits.flatten(0, 1).float(), tgt[:, 1:].flatten(), ignore_index=PAD)
     model.zero_grad()
@@ -70,7 +70,7 @@ def train_step(model, optimizers, src, tgt, lr):
             torch.distributed.all_reduce(p.grad)
             p.grad /= WORLD
     torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-    for optimizer in optimizers:
+    for optimizer, lr in zip(optimizers, rates):
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.step()
@@ -94,8 +94,9 @@ def train_epoch(args, task, model, optimizers, epoch, steps):
         step = (epoch - 1) * steps + done
         generator.manual_seed(make_seed(args.seed, RANK, batch_number(args, step)))
         src, tgt = (t.to(args.device) for t in task.batch(args.batch_size, generator))
-        lr = learning_rate(step, args.epochs * steps, args.lr, args.warmup)
-        loss_sum = loss_sum + train_step(model, optimizers, src, tgt, lr)
+        rates = [learning_rate(step, args.epochs * steps, peak, args.warmup)
+                 for peak in (args.lr, args.muon_lr or args.lr)]
+        loss_sum = loss_sum + train_step(model, optimizers, src, tgt, rates)
         if done == steps or time.perf_counter() - shown > pause:
             loss = loss_sum.item() / done  # a GPU is waited for here alone
             shown = time.perf_counter()
@@ -213,6 +214,7 @@ def make_parser(task, scale):
     add("--batch-size", type=positive(int), help="examples in a step, on each process")
     add("--optimizer", choices=["adam", "muon"], default="adam", help="muon: for layers' matrices")
     add("--lr", type=positive(float), help="peak learning rate")
+    add("--muon-lr", type=positive(float), help="that of Muon, if it is another")
     add("--warmup", type=positive(int), help="steps in which the learning rate rises to its peak")
     add("--dim", type=positive(int), help="width of the transformer")
     add("--heads", type=positive(int), help="attention heads")

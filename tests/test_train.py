@@ -121,6 +121,16 @@ def test_a_small_set_comes_back_among_new_examples(tmp_path):
         assert len(seen) == 1536 and len({*seen}) == different
 
 
+def test_muon_may_have_a_rate_of_its_own():
+    for flags, share in [((), 1.0), (["--muon-lr", "2e-4"], 0.1)]:  # --lr is 2e-3
+        args, task, _ = train.read_flags([*TINY, *flags])
+        model = train.make_model(args, task, None)
+        adam, muon = optimizers = train.make_optimizers(args, model)
+        train.train_epoch(args, task, model, optimizers, 1, 15)  # the rate rises, then falls
+        adam_lr, *others = (group["lr"] for o in (adam, muon) for group in o.param_groups)
+        assert 0 < adam_lr < 2e-3 and others == pytest.approx([share * adam_lr] * len(others))
+
+
 def test_eval_only_prints_the_report_and_changes_nothing(done, capsys):
     before = {path: path.read_bytes() for path in done.iterdir()}
     run(done, "--eval-only")
