@@ -285,9 +285,6 @@ class LinearAlgebra(Task):
         return (None, False) if math.isnan(error) else (f"{said}, error {error:.1%}", right)
 
 
-# Commands
-
-
 def examples():
     """A 2x2 example of each problem, and of each encoding of numbers."""
     for op, encoding in [(op, "fp15") for op in OPS] + [("eigenvalues", e) for e in ENCODINGS]:

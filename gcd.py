@@ -245,9 +245,6 @@ def rules(predictions, base, evals):
         yield listed("    Exceptions: ", broken)
 
 
-# Commands
-
-
 def examples():
     """The same pairs in three bases. In which of them does one see the multiples of 4?"""
     for base in (2, 10, 31):
@@ -269,8 +266,8 @@ def table(runs):
                 and (start["operands"], start["outcomes"]) == kind}
         if ours:
             yield f"{title.capitalize()}: accuracy, and GCDs learned (in brackets the talk's)"
-            for base in sorted({*map(int, talk), *ours}):
-                (accuracy, gcds), theirs = ours.get(base, "--"), talk.get(str(base), "--")
+            for base, (accuracy, gcds) in sorted(ours.items()):
+                theirs = talk.get(str(base), "--")
                 yield f"  base {base:<6}{accuracy:>6} ({theirs[0]}) {gcds:>5} ({theirs[1]})"
             yield ""
 

@@ -464,9 +464,6 @@ class Integration(Task):
         return words
 
 
-# Commands
-
-
 def table(runs):
     """Runs beside the talk's table of out-of-distribution results, in percent."""
     ours = {start["train_data"]: evals[-1]["accuracy_by_test"] for start, evals

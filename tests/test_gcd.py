@@ -331,7 +331,6 @@ def test_the_table_of_several_runs(tmp_path, capsys):
     text = "\n".join(gcd.table(sorted(tmp_path.iterdir())))
     uniform, log_uniform = text.split("Log-uniform operands")
     rows = [line.split() for line in uniform.splitlines() if "base" in line]
-    assert len(rows) == 21 and ["base", "30", "93.6", "(94.7)", "3", "(27)"] in rows
-    assert ["base", "9", "93.6", "(-)", "3", "(-)"] in rows
-    assert ["base", "31", "-", "(61.3)", "-", "(2)"] in rows
+    assert rows == [["base", "9", "93.6", "(-)", "3", "(-)"],
+                    ["base", "30", "93.6", "(94.7)", "3", "(27)"]]
     assert "93.6 (98.2)     3 (56)" in log_uniform
