@@ -340,7 +340,7 @@ def test_the_last_digits_tell_the_divisors_of_a_power_of_the_base():
 
 def test_the_prediction_of_the_class_is_close_to_the_talk(tmp_path):
     talk = {int(base): cells for base, cells in TALK["gcd"]["uniform operands"].items()
-            if int(base) <= 1024}  # Table 2; the larger ones are of Table 6
+            if cells[0] != "-" and base != "2023"}  # these are of Table 6
     bases = re.search(r"one of ([\d, ]+) and one of ([\d, ]+)\.", one_line(exercise(16))).groups()
     assert sorted(int(base) for base in ", ".join(bases).split(", ")) == sorted(talk)
     row = r"^\| (\d[\d, ]*) \| ([\d, ]+) \| ([\d.]+)% \| (\d+) \| (.*) \|$"

@@ -151,6 +151,15 @@ def test_the_grokking_table_quotes_the_logs(seed, name, cells):
     assert start["seed"] == int(seed)
 
 
+def test_epochs_of_grokking_are_those_of_the_logs():
+    rows = re.findall(r"\]\((gcd-base\d+.*?)/report\.txt\) \((\d in \d+.*?)\) \|", PAGE)
+    for name, learned in rows:
+        for k, epoch in re.findall(r"(\d) in (\d+)", learned):
+            assert int(epoch) == next(
+                e["epoch"] for e in log(name)[1:-1] if int(k) in e["correct_gcds"])
+    assert len(rows) >= 2
+
+
 def test_tables_are_printed_by_their_commands():
     commands = re.findall(r"`python (eigen|integrate)\.py\s+table\s+(.*?)`", PAGE, re.S)
     assert len(commands) == 3
