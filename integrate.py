@@ -262,9 +262,10 @@ CODE = zlib.crc32(Path(__file__).read_bytes().partition(b"\n# Sets of examples")
 def parallel(function, items, workers):
     """Yield function(item) for each item, in order, from so many processes. They ignore Ctrl-C."""
     if workers == 1:
-        return (yield from map(function, items))
-    with multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-        yield from pool.imap(function, items)
+        yield from map(function, items)
+    else:
+        with multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+            yield from pool.imap(function, items)
 
 
 def make_set(kind, part, max_ops, size, workers, max_words=WORDS):

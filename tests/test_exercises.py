@@ -574,7 +574,7 @@ def test_functions_of_your_own(tmp_path, monkeypatch, capsys):
 
 
 def test_what_repetition_did_is_in_the_logs():
-    """Exercise 21: accuracy and loss of three runs, side by side."""
+    """Exercise 21: accuracy and loss of four runs, side by side."""
     runs = [{event["examples"]: event for event in log(f"gcd-base499-{name}")[1:-1]}
             for name in ("new", "again", "half-again", "slow")]
     rows = re.findall(r"^\| ([\d,]+) \| (.*) \|$", answer(21), re.M)

@@ -172,7 +172,8 @@ def test_tables_are_printed_by_their_commands():
 def test_all_twenty_bases():
     block = "\n".join(gcd.table(folders("gcd-*"))).partition("\n\n")[0]
     rows = re.findall(r"base (\d+) +([\d.]+) \(([\d.]+)\) +(\d+) \((\d+)\)", block)
-    assert block in PAGE and len(rows := [row for row in rows if int(row[0]) <= 1024]) == 20
+    rows = [row for row in rows if int(row[0]) <= 1024]  # the larger ones are of Table 6
+    assert block in PAGE and len(rows) == 20
     short = [base for base, ours, talk, *_ in rows if float(ours) < float(talk) - 1]
     assert f"In all bases but {', '.join(short[:-1])} and {short[-1]}, the accuracy is within" in PAGE
     ours, talk = (sum(int(row[i]) for row in rows) for i in (3, 4))
