@@ -124,7 +124,7 @@ class LinearAlgebra(Task):
     scales = {
         "laptop": dict(dim=64, heads=8, enc_layers=2, dec_layers=1, word_std=0.01, batch_size=128,
                        epochs=4, optimizer="muon", lr=3e-3, warmup=200, test_size=2_000),
-        "evening": dict(size="5", epochs=40),
+        "evening": dict(size="5", epochs=32),
         "talk": dict(size="5", dim=512, enc_layers=6, batch_size=1024, epochs=120,
                      optimizer="adam", lr=3e-4, warmup=3000, test_size=10_000),
     }

@@ -226,8 +226,8 @@ def rules(predictions, base, evals):
     correct = [k for k, (f, _) in predictions.items() if f == k]
     allowed = {*primes_of(base), *small}
     others = [k for k in correct if not allowed.issuperset(primes_of(k))]
-    also = f" and of the small primes {', '.join(map(str, small))}" * bool(small)
-    what = f"Correct predictions, f(k) = k, are products of the primes of {base}{also}"
+    also = f" and of the small prime{'s' * (len(small) > 1)} {', '.join(map(str, small))}"
+    what = f"Correct predictions, f(k) = k, are products of the primes of {base}{also * bool(small)}"
     yield listed(f"{r}2  {what}: ", [f"{len(correct) - len(others)} of {len(correct)} are."])
     if others:
         yield listed("    Exceptions: ", others)

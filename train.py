@@ -261,6 +261,8 @@ def read_flags(argv=None):
         list_experiments()
     if not args.task:
         raise ValueError("--task NAME is needed, as in --task gcd; --list lists the experiments")
+    if args.muon_lr and args.optimizer != "muon":
+        raise ValueError("--muon-lr is for --optimizer muon")
     args.device = pick_device(args.device)
     task = make_task(task_class, args)
     more = f"-{args.scale}" * (args.scale != "laptop") + f"-seed{args.seed}" * (args.seed != 1)

@@ -242,7 +242,7 @@ for kill in range(3):
     child = os.fork()
     if child == 0:
         train.main([*flags, "--out", out, *["--resume"] * (kill > 0)])
-    saves, last = random.randint(2, 8), None  # let it save so many times, then strike
+    saves, last = random.randint(5, 9), None  # so many: none yet, the start, then epochs; strike
     while saves:
         time.sleep(0.001)
         now = os.path.exists(path) and os.stat(path).st_mtime_ns
@@ -368,6 +368,7 @@ def refused(capsys, *flags):
     ("--lr nan", "nan is not above 0"),
     ("--batch-size -5", "-5 is not above 0"),
     ("--small-set 0", "0 is not above 0"),
+    ("--optimizer adam --muon-lr 1e-3", "--muon-lr is for --optimizer muon"),
     ("--operands normal", "invalid choice: 'normal'"),
     ("--task chess", "invalid choice: 'chess'"),
     ("--scale huge", "invalid choice: 'huge'"),
