@@ -226,8 +226,9 @@ def rules(predictions, base, evals):
     correct = [k for k, (f, _) in predictions.items() if f == k]
     allowed = {*primes_of(base), *small}
     others = [k for k in correct if not allowed.issuperset(primes_of(k))]
-    also = f" and of the small prime{'s' * (len(small) > 1)} {', '.join(map(str, small))}"
-    what = f"Correct predictions, f(k) = k, are products of the primes of {base}{also * bool(small)}"
+    what = f"Correct predictions, f(k) = k, are products of the primes of {base}"
+    if small:
+        what += f" and of the small prime{'s' * (len(small) > 1)} {', '.join(map(str, small))}"
     yield listed(f"{r}2  {what}: ", [f"{len(correct) - len(others)} of {len(correct)} are."])
     if others:
         yield listed("    Exceptions: ", others)
@@ -256,7 +257,8 @@ def examples():
 
 
 def table(runs):
-    """The best run in each base beside the talk's: accuracy, and how many GCDs were learned."""
+    """The best run in each base, of integers up to a million, beside the talk's: accuracy, and how
+    many GCDs were learned."""
     kinds = [("uniform", "natural"), ("log-uniform", "natural"), ("log-uniform", "log-uniform")]
     runs = sorted(map(read_run, runs), key=lambda run: run[1][-1]["accuracy"])
     for kind, (title, talk) in zip(kinds, TALK["gcd"].items()):

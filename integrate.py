@@ -466,7 +466,7 @@ class Integration(Task):
 
 
 def table(runs):
-    """Runs beside the talk's table of out-of-distribution results, in percent."""
+    """Runs beside the talk's out-of-distribution results, in percent; of each kind, the last."""
     ours = {start["train_data"]: evals[-1]["accuracy_by_test"] for start, evals
             in map(read_run, runs) if start["task"] == "integrate"}
     for test in GENERATORS:

@@ -48,7 +48,7 @@ class Muon(torch.optim.Optimizer):
             gradients = torch.stack([p.grad for p in same])
             average = self.state[first].setdefault("average", torch.zeros_like(gradients))
             average.lerp_(gradients, 1 - MOMENTUM)
-            steps = orthogonal(gradients.lerp(average, MOMENTUM))  # Nesterov's: a look ahead
+            updates = orthogonal(gradients.lerp(average, MOMENTUM))  # Nesterov's: a look ahead
             size = 0.2 * max(first.shape) ** 0.5 * group["lr"]  # an entry's, as in Adam: 0.2 lr
-            for p, step in zip(same, steps):
-                p.sub_(step, alpha=size)
+            for p, update in zip(same, updates):
+                p.sub_(update, alpha=size)

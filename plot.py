@@ -173,7 +173,7 @@ def digits(folder):
     weights = torch.load(path, map_location="cpu", weights_only=True)["model"]
     points = weights["src_embedding.weight"][-start["base"]:].float()  # the last words: digits
     points = points - points.mean(dim=0)
-    x, y = (points @ torch.linalg.svd(points)[2][:2].T).T.tolist()
+    x, y = (points @ torch.linalg.svd(points, full_matrices=False)[2][:2].T).T.tolist()
     figure = new_figure(5, 5)
     ax = figure.add_subplot(title=f"embeddings of the digits of {name_of(folder, start)}")
     ax.plot(x, y, linestyle="none")  # so that the axes have room for all
@@ -186,7 +186,7 @@ def digits(folder):
 def deciding(task, model, n=5000):
     """Which digits decide: draw one of the first number anew, and see how many answers change."""
     generator = torch.Generator().manual_seed(1)
-    places = next(n for n in itertools.count(1) if task.base ** (n + 1) > task.max_int)
+    places = next(k for k in itertools.count(1) if task.base ** (k + 1) > task.max_int)
     low, high = task.base ** (places - 1), task.base**places  # numbers of so many digits
     pairs, shares = torch.randint(low, high, (n, 2), generator=generator), []
     before = task.grade(pairs, task.translate(model, pairs))[1]
@@ -234,13 +234,12 @@ def table(*folders):
     if len(sizes) > 1:
         raise ValueError(f"sizes {' and '.join(sorted(sizes))} do not go into one picture")
     talk = TALK["eigenvalues"].get(*sizes, TALK["eigenvalues"]["5"])
-    columns = list(TALK["eigenvalues"]["5"])  # all seven distributions
-    rows = [name for name in columns if name in results]
+    rows = [name for name in DISTRIBUTIONS if name in results]
     if not rows:
         raise ValueError("none of these was trained on one of the talk's seven distributions")
     figure = new_figure(6.6, 1.4 + 0.5 * len(rows))
     ax = figure.add_subplot()
-    cells = np.array([[100 * results[row].get(column, math.nan) for column in columns]
+    cells = np.array([[100 * results[row].get(column, math.nan) for column in DISTRIBUTIONS]
                       for row in rows])
     image = ax.imshow(cells, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     for (row, column), accuracy in np.ndenumerate(cells):
@@ -249,7 +248,7 @@ def table(*folders):
         ours = "-" if math.isnan(accuracy) else f"{accuracy:.0f}"
         ax.text(column, row - 0.05, ours, va="bottom", **text)
         ax.text(column, row + 0.08, f"({theirs})", va="top", fontsize=7, **text)
-    ax.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+    ax.set_xticks(range(len(DISTRIBUTIONS)), DISTRIBUTIONS, rotation=30, ha="right")
     ax.set_yticks(range(len(rows)), rows)
     ax.set(xlabel="tested on", ylabel="trained on")
     ax.spines[:].set_visible(False)

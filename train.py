@@ -9,6 +9,7 @@
 
 import argparse
 import datetime
+import io
 import json
 import math
 import os
@@ -87,7 +88,7 @@ def batch_number(args, step):
 
 def train_epoch(args, task, model, optimizers, epoch, steps):
     """The steps of an epoch, with progress lines; -> the mean loss, examples/s, the last line."""
-    generator, examples = torch.Generator(task.device), args.batch_size * WORLD
+    generator, per_step = torch.Generator(task.device), args.batch_size * WORLD
     loss_sum, begin, shown = 0.0, time.perf_counter(), time.perf_counter()
     end, pause = ("\033[K\r", 0.5) if sys.stdout.isatty() else ("\n", 30)  # of progress lines
     for done in range(1, steps + 1):
@@ -98,11 +99,11 @@ def train_epoch(args, task, model, optimizers, epoch, steps):
                  for peak in (args.lr, args.muon_lr or args.lr)]
         loss_sum = loss_sum + train_step(model, optimizers, src, tgt, rates)
         if done == steps or time.perf_counter() - shown > pause:
-            loss = loss_sum.item() / done  # a GPU is waited for here alone
+            loss = loss_sum.item() / done  # to ask for it at each step would be slow
             shown = time.perf_counter()
-            speed = done * examples / (shown - begin)
-            left = int((args.epochs * steps - step) * examples / speed)
-            line = (f"{step * examples:>12,} examples  {speed:,.0f}/s  loss {loss:.4f}  "
+            speed = done * per_step / (shown - begin)
+            left = int((args.epochs * steps - step) * per_step / speed)
+            line = (f"{step * per_step:>12,} examples  {speed:,.0f}/s  loss {loss:.4f}  "
                     f"{left // 60}m {left % 60:02}s left")
             if done < steps:
                 print(line, end=end, flush=True)
@@ -160,8 +161,9 @@ def join_processes(args, task):
 
 def save(out, state):
     """The checkpoint, and its log as text: after a kill at any moment both are whole."""
-    with open(out / "checkpoint.tmp", "wb") as file:
-        torch.save(state, file)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)  # into a file, it would not say when the disk is full
+    (out / "checkpoint.tmp").write_bytes(buffer.getbuffer())
     os.replace(out / "checkpoint.tmp", out / "checkpoint.pt")
     (out / "log.tmp").write_text("".join(json.dumps(event) + "\n" for event in state["log"]))
     os.replace(out / "log.tmp", out / "log.jsonl")
@@ -187,7 +189,7 @@ def load_checkpoint(folder, device, to_resume=False):
 
 def config_of(args):
     """What a run is, as plain data: the flags, without those of this call."""
-    call = {"out", "device", "resume", "eval_only", "ask", "export", "list", "plot"}
+    call = {"out", "device", "workers", "resume", "eval_only", "ask", "export", "list", "plot"}
     flags = {name: value for name, value in vars(args).items() if name not in call}
     return flags | {"processes": WORLD}
 
@@ -227,8 +229,8 @@ def make_parser(task, scale):
     add("--test-size", type=positive(int), help="held-out test examples")
     add("--examples", type=positive(int), default=200_000,
         help="examples to export; of integrate, also those of each kind to train on")
-    add("--small-set", type=positive(int), default=0, help="examples to read again and again, ...")
-    add("--small-every", type=positive(int), default=2, help="... in every so many-th batch")
+    add("--small-set", type=positive(int), default=0, help="so many examples that come back")
+    add("--small-every", type=positive(int), default=2, help="in each so many-th batch")
     add("--init", metavar="RUN", help="begin with the weights of this run, as of an easier one")
     add("--out", type=Path, help="the run's folder; if not given, runs/<task and main flags>")
     mode = parser.add_mutually_exclusive_group()
@@ -279,13 +281,13 @@ def read_flags(argv=None):
 
 def make_task(task_class, args):
     """The task of these flags. Apple's GPU has no 64-bit floats: there the CPU makes the data."""
-    flags = {name: value for name, value in vars(args).items() if name in task_class.defaults()}
+    flags = {name: vars(args)[name] for name in task_class.defaults()}
     return task_class(**flags | {"device": "cpu" if args.device == "mps" else args.device})
 
 
 def check_agreement(args, config, test_flags):
     """Refuse flags that are not those of the checkpoint's run, but for a few that may change."""
-    may_change = {"scale", "epochs", "test_size", "beam", "workers"}
+    may_change = {"epochs", "test_size", "beam", "workers"}
     may_change |= set() if args.resume else {"processes", *test_flags}
     for name in config.keys() - may_change:
         if config[name] != vars(args)[name]:
@@ -302,7 +304,7 @@ def pick_device(name):
         name = "cuda" if gpus else "cpu"
     there = {"cpu": True, "cuda": number < gpus, "mps": torch.backends.mps.is_available()}
     if not there[name]:
-        raise ValueError(f"--device {name}: process {number + 1} here, CUDA devices: {gpus}")
+        raise ValueError(f"there is no {name} for process {number + 1}; CUDA devices: {gpus}")
     if name == "cuda":
         torch.cuda.set_device(number)
     return name
@@ -389,7 +391,7 @@ def main(argv=None):
     try:
         Parser(prog="train.py").call(run, argv)
     except KeyboardInterrupt:
-        print("\nStopped. Training goes on from its last whole epoch with --resume")
+        print("\nStopped. If it was training, --resume goes on from the last whole epoch")
         raise SystemExit(130)
 
 

@@ -279,6 +279,11 @@ def test_a_save_that_fails_half_way_leaves_the_last_checkpoint(tmp_path, monkeyp
     assert train.load_checkpoint(tmp_path, "cpu")["epoch"] == 1
 
 
+def test_a_full_disk_is_said(tmp_path, capsys):
+    (tmp_path / "checkpoint.tmp").symlink_to("/dev/full")  # Linux has a disk that is always full
+    assert "No space left on device" in refused(capsys, "--out", tmp_path)
+
+
 def test_a_second_run_does_not_write_over_the_first(done, capsys):
     before = {path: path.read_bytes() for path in done.iterdir()}
     assert "--resume" in refused(capsys, "--out", done)

@@ -9,10 +9,10 @@ in prefix notation. A function can be written in many ways, so values are compar
 right if it fits f at the points between, which the model has not seen.
 
 Paper: Kamienny, d'Ascoli, Lample and Charton, End-to-end symbolic regression with transformers,
-arXiv 2204.10532. As in the paper, of several answers, a beam, the one that fits the given points
-best is chosen. The paper has up to ten variables, hundreds of points anywhere, noise, and constants
-that the model predicts and BFGS, a method of optimization, refines. Here there is one variable, no
-noise, always the same points, and the numbers 1 to 5.
+arXiv 2204.10532. As in the paper, of a beam's answers to a test problem, the one that fits the
+given points best is chosen. The paper has up to ten variables, hundreds of points anywhere, noise,
+and constants that the model predicts and BFGS, a method of optimization, refines. Here there is one
+variable, no noise, always the same points, and the numbers 1 to 5.
 
 >>> task = Regression()
 >>> problems, solutions = task.sample(1, torch.Generator().manual_seed(10))
@@ -24,7 +24,7 @@ noise, always the same points, and the numbers 1 to 5.
 
 import math
 import random
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 
@@ -74,6 +74,7 @@ class Regression(Task):
         "laptop": dict(dim=64, heads=4, enc_layers=2, dec_layers=1, batch_size=64, epochs=10,
                        epoch_size=50_000, optimizer="muon", lr=3e-3, warmup=200, beam=[1, 10, 50],
                        test_size=1000)}
+    collate = staticmethod(partial(torch.tensor, dtype=torch.float64))
 
     @cached_property
     def source(self):
@@ -105,7 +106,7 @@ class Regression(Task):
             problem = [float(word) for word in text.replace(",", " ").split()]
         except ValueError:
             problem = self.values(text)
-        if len(problem) not in (12, 23) or not is_problem(torch.tensor(problem).double()):
+        if len(problem) not in (12, 23) or not is_problem(self.collate(problem)):
             raise ValueError(f"{text!r}: a problem is a function or its values at 1/2, 1, ..., 6; "
                              f"they are real, smaller than {LARGEST:,}, and not all the same")
         return problem
@@ -133,7 +134,7 @@ class Regression(Task):
     def judge(self, problem, words):
         """Right if R^2 > 0.99 at the new points; at the given ones, where no others are known."""
         x, y = (NEW, problem[12:]) if problem[12:] else (GIVEN, problem)
-        right = misfit(words, x, torch.tensor(y).double()) < 0.01
+        right = misfit(words, x, self.collate(y)) < 0.01
         try:
             return infix(from_prefix(words)), right
         except (Undefined, RecursionError):
