@@ -257,8 +257,7 @@ def examples():
 
 
 def table(runs):
-    """The best run in each base, of integers up to a million, beside the talk's: accuracy, and how
-    many GCDs were learned."""
+    """The best run in each base, up to a million, beside the talk's: accuracy and GCDs learned."""
     kinds = [("uniform", "natural"), ("log-uniform", "natural"), ("log-uniform", "log-uniform")]
     runs = sorted(map(read_run, runs), key=lambda run: run[1][-1]["accuracy"])
     for kind, (title, talk) in zip(kinds, TALK["gcd"].items()):

@@ -190,8 +190,7 @@ def load_checkpoint(folder, device, to_resume=False):
 def config_of(args):
     """What a run is, as plain data: the flags, without those of this call."""
     call = {"out", "device", "workers", "resume", "eval_only", "ask", "export", "list", "plot"}
-    flags = {name: value for name, value in vars(args).items() if name not in call}
-    return flags | {"processes": WORLD}
+    return {k: v for k, v in vars(args).items() if k not in call} | {"processes": WORLD}
 
 
 def list_experiments():
