@@ -20,7 +20,7 @@ import eigen
 import gcd
 import integrate
 import train
-from calculus import from_prefix, to_sympy
+from calculus import derivative, from_prefix, parse, to_sympy
 from model import Transformer
 from task import TALK, by_test, held_out
 from tests.test_results import is_of, log, read_flags
@@ -587,3 +587,21 @@ def test_what_repetition_did_is_in_the_logs():
     new, again, half, slow = ([2 in event["correct_gcds"] for event in run.values()]
                               for run in runs)
     assert not any(new + half) and again.index(True) == 4 and slow.index(True) == 5
+
+
+def test_what_other_forms_did():
+    """Exercise 22: the model that comes with the code, asked for forms of three functions."""
+    rows = re.findall(r"^\| `(.*?)` \| (?:`(.*?)`|none of the ten) \| ([\d.]*) ?\|$",
+                      answer(22), re.M)
+    args, task, checkpoint = train.read_flags("--task integrate --train-data fwd+bwd+ibp "
+                                              "--scale evening --device cpu --ask x".split())
+    model, right = train.make_model(args, task, checkpoint), []
+    for f, F, probability in rows:
+        answers = task.ask(f, model, 10)
+        assert (f"  right  {F}  (probability {probability})" if F else "wrong") in answers
+        assert bool(F) == ("  right  " in answers)
+        right += [F] * bool(F)
+        assert not F or integrate.same(parse(f), derivative(parse(F)))
+    assert len(rows) == 8 and len(right) == 4
+    for first, *others in (rows[:2], rows[2:4], rows[4:]):
+        assert all(integrate.same(parse(first[0]), parse(f)) for f, *_ in others)
