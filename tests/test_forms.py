@@ -1,0 +1,59 @@
+"""results/forms.py promises: the same functions, written in other ways."""
+
+import random
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import sympy
+
+import train
+from calculus import Undefined, infix, parse, prefix
+from integrate import WORDS, backward, is_held_out, is_integral, read_file
+from results.forms import multiplied_out, one_fraction, other_form
+
+ROOT = Path(train.__file__).parent
+
+
+@pytest.mark.parametrize("f, change, other", [
+    ("x*(x + 1)^2", multiplied_out, "x**3 + 2*x**2 + x"),
+    ("(x + 1)*(sin(x) + 2)/(x + 3)",
+     multiplied_out, "x*sin(x)/(x + 3) + sin(x)/(x + 3) + 2*x/(x + 3) + 2/(x + 3)"),
+    ("x/(x + 1)^2 - 1/(x + 1)", one_fraction, "-1/(x + 1)**2"),
+    ("exp(x) + x*exp(x)", one_fraction, "exp(x)*(x + 1)"),
+    ("x + 2 - 4/(x + 2)", one_fraction, "(x*(x + 2) + 2*x)/(x + 2)"),
+])
+def test_one_change(f, change, other):
+    assert infix(change(parse(f))) == other
+    assert sympy.simplify(sympy.sympify(other) - sympy.sympify(f.replace("^", "**"))) == 0
+
+
+def test_tangents_become_cosines():
+    forms = {other_form(prefix(parse("x*(tan(x)^2 + 1)")), random.Random(i)) for i in range(50)}
+    assert {prefix(parse(f)) for f in ("x/cos(x)^2", "x*tan(x)^2 + x")} <= forms
+
+
+def test_another_form_has_the_same_integral():
+    changed, rng = 0, random.Random(1)
+    for i in range(150):
+        with suppress(Undefined):
+            f, F = map(prefix, backward(8, random.Random(i)))
+            other = other_form(f, rng)
+            changed += other != f
+            assert is_integral(other, F)
+    assert changed > 40
+
+
+def test_the_script_writes_a_file_to_train_on(tmp_path, monkeypatch):
+    flags = "--task integrate --max-ops 3 --examples 200 --test-size 20 --device cpu".split()
+    subprocess.run([sys.executable, ROOT / "results" / "forms.py", "forms.txt", *flags],
+                   cwd=tmp_path, check=True, capture_output=True)
+    monkeypatch.chdir(tmp_path)
+    pairs = read_file("forms.txt", 200, WORDS, "train")
+    assert len(pairs) > 30 and not any(map(is_held_out, pairs))
+    assert all(is_integral(f, F) for f, F in pairs.items())
+    task = train.read_flags([*flags, "--train-data", "bwd+forms.txt"])[1]
+    known = {F for _, F in train.read_flags(flags)[1].training}
+    assert known >= {*pairs.values()} and len(task.training) > 200
