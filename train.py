@@ -280,7 +280,7 @@ def read_flags(argv=None):
 
 def make_task(task_class, args):
     """The task of these flags. Apple's GPU has no 64-bit floats: there the CPU makes the data."""
-    flags = {name: vars(args)[name] for name in task_class.defaults()}
+    flags = {name: vars(args)[name] for name in task_class.defaults().keys() & vars(args)}
     return task_class(**flags | {"device": "cpu" if args.device == "mps" else args.device})
 
 

@@ -163,7 +163,7 @@ def test_epochs_of_grokking_are_those_of_the_logs():
 
 def test_tables_are_printed_by_their_commands():
     commands = re.findall(r"`python (eigen|integrate)\.py\s+table\s+(.*?)`", PAGE, re.S)
-    assert len(commands) == 3
+    assert len(commands) == 4
     for module, runs in commands:
         paths = [path for run in runs.split() for path in folders(run.removeprefix("results/"))]
         table = pkgutil.resolve_name(f"{module}:table")
@@ -171,7 +171,8 @@ def test_tables_are_printed_by_their_commands():
 
 
 def test_all_twenty_bases():
-    block = "\n".join(gcd.table(folders("gcd-*"))).partition("\n\n")[0]
+    block, *others = "\n".join(gcd.table(folders("gcd-*"))).strip().split("\n\n")
+    assert len(others) == 2 and all(other in PAGE for other in others)  # log-uniform ones
     rows = re.findall(r"base (\d+) +([\d.]+) \(([\d.]+)\) +(\d+) \((\d+)\)", block)
     rows = [row for row in rows if int(row[0]) <= 1024]  # the larger ones are of Table 6
     assert block in PAGE and len(rows) == 20
