@@ -70,7 +70,8 @@ def rewrite(f, rng):
             factor = rewrite(k.arg, rng) if k.name == "sum" else collect(1, {k: 1})
             term = multiply(term, power(factor, p))
         total = add(total, term)
-    for change in rng.choice([(), (one_fraction,), (multiplied_out,), (multiplied_out, one_fraction)]):
+    changes = [], [one_fraction], [multiplied_out], [multiplied_out, one_fraction]
+    for change in rng.choice(changes):
         total = change(total)
     return total
 

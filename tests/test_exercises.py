@@ -33,7 +33,8 @@ PAGES = EXERCISES + ANSWERS
 ALL = re.findall(r"^python train\.py (.*)$", PAGES.replace("\\\n", " "), re.M)
 PATCHED = [flags for flags in ALL if "--train-dist s" in flags]  # they need the patch
 OWN = [flags for flags in ALL if "waves" in flags]  # they need the file
-COMMANDS = [flags for flags in ALL if flags not in PATCHED + OWN and "remainders" not in flags]
+COMMANDS = [flags for flags in ALL if flags not in PATCHED + OWN
+            and "remainders" not in flags and "forms" not in flags]
 QUOTE = r"\[([\d.]+)%(?:,\s+(\d+)\s+GCDs?)?\]\(\.\./results/([^)/]*)/report\.txt\)"
 
 
@@ -605,3 +606,18 @@ def test_what_other_forms_did():
     assert len(rows) == 8 and len(right) == 4
     for first, *others in (rows[:2], rows[2:4], rows[4:]):
         assert all(integrate.same(parse(first[0]), parse(f)) for f, *_ in others)
+
+
+def test_what_training_on_other_forms_did():
+    """Exercise 22: the run of the page, and the one that it begins with."""
+    start, *_, after, _ = log("integrate-forms")
+    before = log(Path(start["init"]).name)[-2]
+    flags, = (flags for flags in ALL if "forms" in flags)
+    for name in ("init", "train_data", "examples", "epochs", "epoch_size", "scale"):
+        assert f"--{name.replace('_', '-')} {start[name]}" in one_line(flags)
+    new, old = ([run["accuracy_by_test"][test]["10"] for test in (start["test_data"][-1], "bwd")]
+                for run in (after, before))
+    text = one_line(answer(22))
+    assert f"it now solves {new[0]:.1%} of the problems that SymPy wrote" in text
+    assert f"before it solved {old[0]:.1%}. Of our own backward" in text
+    assert f"problems it solves {new[1]:.1%}, before {old[1]:.1%}" in text
