@@ -25,7 +25,7 @@ from tokenizers import ARITY, read_prefix
 
 ONE = frozenset()  # the product of no factors
 HALF = Fraction(1, 2)
-LARGEST = 10**12  # of a product's number, and of its denominator
+LARGEST = 10**12  # a product's coefficient is no larger, nor is its denominator
 LARGEST_POWER = 1000  # for SymPy
 LARGEST_ARGUMENT = 10_000  # for mpmath, in bits: the sine of a longer number can take it hours
 FACTORS = {}  # all factors made so far

@@ -309,7 +309,7 @@ def beside_the_talk(size, results):
 
 
 def table(runs):
-    """Runs beside the talk's Tables 1 and 2, a table for each size; the last, of one kind."""
+    """Runs beside the talk's Tables 1 and 2, one for each size; of a distribution, its last run."""
     tables = {}
     for folder, (start, evals) in zip(runs, map(read_run, runs)):
         if start.get("op") != "eigenvalues":

@@ -99,7 +99,7 @@ def train_epoch(args, task, model, optimizers, epoch, steps):
                  for peak in (args.lr, args.muon_lr or args.lr)]
         loss_sum = loss_sum + train_step(model, optimizers, src, tgt, rates)
         if done == steps or time.perf_counter() - shown > pause:
-            loss = loss_sum.item() / done  # to ask for it at each step would be slow
+            loss = loss_sum.item() / done  # a GPU would be kept waiting, were each step asked
             shown = time.perf_counter()
             speed = done * per_step / (shown - begin)
             left = int((args.epochs * steps - step) * per_step / speed)
@@ -228,8 +228,8 @@ def make_parser(task, scale):
     add("--test-size", type=positive(int), help="held-out test examples")
     add("--examples", type=positive(int), default=200_000,
         help="examples to export; of integrate, also those of each kind to train on")
-    add("--small-set", type=positive(int), default=0, help="so many examples that come back")
-    add("--small-every", type=positive(int), default=2, help="in each so many-th batch")
+    add("--small-set", type=positive(int), default=0, help="examples that come back, as a set")
+    add("--small-every", type=positive(int), default=2, help="each n-th batch is of that set")
     add("--init", metavar="RUN", help="begin with the weights of this run, as of an easier one")
     add("--out", type=Path, help="the run's folder; if not given, runs/<task and main flags>")
     mode = parser.add_mutually_exclusive_group()
@@ -286,7 +286,7 @@ def make_task(task_class, args):
 
 def check_agreement(args, config, test_flags):
     """Refuse flags that are not those of the checkpoint's run, but for a few that may change."""
-    may_change = {"epochs", "test_size", "beam", "workers"}
+    may_change = {"epochs", "test_size", "beam", "workers"}  # workers: of older checkpoints
     may_change |= set() if args.resume else {"processes", *test_flags}
     for name in config.keys() - may_change:
         if config[name] != vars(args)[name]:

@@ -16,8 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import train
-from calculus import (ONE, Undefined, add, collect, forget, from_prefix, multiply, normal, number,
-                      power, prefix)
+from calculus import Undefined, add, collect, forget, multiply, normal, number, power, prefix
 from integrate import expand, fits
 from tokenizers import ARITY, read_prefix
 

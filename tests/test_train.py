@@ -242,7 +242,7 @@ for kill in range(3):
     child = os.fork()
     if child == 0:
         train.main([*flags, "--out", out, *["--resume"] * (kill > 0)])
-    saves, last = random.randint(5, 9), None  # so many: none yet, the start, then epochs; strike
+    saves, last = random.randint(5, 9), None  # it sees no file, the start, then epochs
     while saves:
         time.sleep(0.001)
         now = os.path.exists(path) and os.stat(path).st_mtime_ns

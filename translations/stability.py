@@ -82,7 +82,7 @@ class Stability(Task):
         return problems, r[:, None]
 
     def encode(self, problems):
-        """Problems -> the words of the point, which so are always in one place, and of f and g."""
+        """Problems -> words: those of the point first, always in one place, then f and g's."""
         system, point = self.source.encode(problems[:, :-2]), self.source.spell(problems[:, -2:])
         comma = torch.full_like(problems[:, :1], self.source.number[","])
         return torch.cat([point.flatten(1), comma, system], dim=1)
