@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import train
 from calculus import Undefined, add, collect, forget, multiply, normal, number, power, prefix
-from integrate import expand, fits
+from integrate import expand, fits, slides, without_factor
+from task import Parser
 from tokenizers import ARITY, read_prefix
 
 
@@ -76,14 +77,18 @@ def rewrite(f, rng):
 
 
 def other_form(problem, rng):
-    """Words -> the same function in other words, or in the same; Undefined if it gets too long."""
+    """Words -> the same function in other words, or in the same; Undefined if it gets too long, is
+    zero after all, or is on the talk's slides."""
     tree = read_prefix(problem, ARITY)
-    return prefix(rewrite(normal(with_cosines(tree) if rng.random() < 0.5 else tree), rng))
+    f = rewrite(normal(with_cosines(tree) if rng.random() < 0.5 else tree), rng)
+    if not f or without_factor(f) in slides():
+        raise Undefined("not for a training set")
+    return prefix(f)
 
 
 if __name__ == "__main__":
     path, *flags = sys.argv[1:]
-    args, task, _ = train.read_flags(flags)
+    args, task, _ = Parser().call(train.read_flags, flags)
     rng, examples = random.Random(1), task.training[:]
     rng.shuffle(examples)  # so that the first of the file are of all kinds and lengths
     with open(path, "w") as file:

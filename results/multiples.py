@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import train
 from calculus import forget, from_prefix
 from integrate import without_factor
+from task import Parser
 
 
 def key(problem):
@@ -21,7 +22,8 @@ def key(problem):
     return without_factor(from_prefix(problem))
 
 
-args, task, checkpoint = train.read_flags([*sys.argv[1:], "--eval-only"])
+flags = [*sys.argv[1:], "--eval-only"]
+args, task, checkpoint = Parser().call(train.read_flags, flags)
 model = train.make_model(args, task, checkpoint)
 tests, trained = task.tests, {key(problem) for problem, _ in task.training}
 for test, problems in tests.items():

@@ -46,6 +46,16 @@ def test_another_form_has_the_same_integral():
     assert changed > 40
 
 
+@pytest.mark.parametrize("f, not_this", [("x*(x - 1) - x^2 + x", "0"),
+                                         ("x^2 + x*log(x)", "x*(x + log(x))")])
+def test_it_writes_neither_zero_nor_what_is_on_a_slide(f, not_this):
+    forms, problem = set(), prefix(parse(f))
+    for i in range(50):
+        with suppress(Undefined):
+            forms.add(other_form(problem, random.Random(i)))
+    assert forms and prefix(parse(not_this)) not in forms
+
+
 def test_the_script_writes_a_file_to_train_on(tmp_path, monkeypatch):
     flags = "--task integrate --max-ops 3 --examples 200 --test-size 20 --device cpu".split()
     subprocess.run([sys.executable, ROOT / "results" / "forms.py", "forms.txt", *flags],
