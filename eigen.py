@@ -141,6 +141,7 @@ class LinearAlgebra(Task):
             help="distributions of the eigenvalues to test on")
         add("--source-encoding", choices=ENCODINGS, default="fp15", help="how problems are written")
         add("--target-encoding", choices=ENCODINGS, default="p1000", help="how solutions are")
+        add("--digits", type=int, choices=[1, 2, 3], default=3, help="of the problems' coefficients")
         add("--tolerance", type=float, default=0.05, help="the relative error that is still right")
 
     def __init__(self, **flags):
@@ -174,6 +175,7 @@ class LinearAlgebra(Task):
                       f"{self.source_encoding} in, {self.target_encoding} out")
         self.name = "-".join([f"eigen-{self.op}{rows}" + f"x{columns}" * (rows != columns)]
                              + [self.distribution] * self.symmetric
+                             + [f"digits{self.digits}"] * (self.digits < 3)
                              + [self.source_encoding] * (self.source_encoding != "fp15")
                              + [self.target_encoding] * (self.target_encoding != "p1000"))
 
@@ -184,7 +186,7 @@ class LinearAlgebra(Task):
         else:
             x = torch.empty(n, sum(map(math.prod, self.shapes)), device=generator.device)
             x.uniform_(-COEFFICIENT, COEFFICIENT, generator=generator)
-        problems = self.source.round(x.to(self.device))
+        problems = self.source.round(x.to(self.device), self.digits)
         return problems, self.solve(problems)
 
     def operands(self, problems):

@@ -167,9 +167,11 @@ class Floats(Vocabulary):
         """Floats (...) -> which of self.sizes each is rounded to."""
         return torch.bucketize(x.abs().double(), self.first, right=True)
 
-    def round(self, x):
-        """Floats (...) -> what their words say, as decode(encode(x)) would."""
-        return self.sizes[self.nearest(x)] * x.sign()
+    def round(self, x, digits=3):
+        """Floats (...) -> what their words say; of fewer digits than three, the others are 0."""
+        nearest = self.nearest(x)
+        nearest -= (nearest - 1).clamp_min(0) % 10 ** (3 - digits)  # sizes are 900 to a power of 10
+        return self.sizes[nearest] * x.sign()
 
     def encode(self, x):
         """Rows of k numbers, (n, k) float -> their words in a row, (n, k * width)."""
