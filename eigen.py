@@ -38,9 +38,8 @@ SHORT = ["semi-circle", "uniform", "gaussian", "laplace", "abs-sc", "abs-lapl", 
 
 def new_eigenvalues(distribution, d, generator):
     """Eigenvalues of a distribution, in the place of those of Wigner matrices, d (n, size). Their
-    root mean square is 10 sqrt(size / 3), as that of the Wigner matrices' semicircle, but for
-    Marchenko-Pastur, the distribution of A^T A, A Gaussian: random covariance matrices (slide
-    "Tweaking the training distribution")."""
+    root mean square is 10 sqrt(size / 3), as that of the Wigner matrices' semicircle; but not of
+    Marchenko-Pastur, the distribution of random covariance matrices, A^T A, A Gaussian."""
     size, new = d.size(1), torch.empty_like(d)
     deviation = math.sqrt(size / 3) * COEFFICIENT
     absolute, distribution = distribution.startswith("abs-"), distribution.removeprefix("abs-")
@@ -160,7 +159,6 @@ class LinearAlgebra(Task):
             raise ValueError(f"--tolerance {self.tolerance}: it is between 0 and 1, as 0.05")
         eigenvalues = self.train_dist or "semicircle"
         self.distribution = eigenvalues if self.symmetric else "uniform coefficients"
-
         length = {"r": rows, "c": columns, "k": min(rows, columns), "1": 1}
         self.shapes, self.part_shapes = (
             [tuple(length[letter] for letter in shape) for shape in letters.split()]
@@ -172,7 +170,8 @@ class LinearAlgebra(Task):
         self.src_len = sum(2 + math.prod(shape) * self.source.width for shape in self.shapes)
         self.tgt_len = sum(map(math.prod, self.part_shapes)) * self.target.width + 1  # and <eos>
         self.title = (f"{self.op} of {rows}x{columns} matrices, {self.distribution}, "
-                      f"{self.source_encoding} in, {self.target_encoding} out")
+                      f"{self.source_encoding} in, {self.target_encoding} out"
+                      + f", digits: {self.digits}" * (self.digits < 3))
         self.name = "-".join([f"eigen-{self.op}{rows}" + f"x{columns}" * (rows != columns)]
                              + [self.distribution] * self.symmetric
                              + [f"digits{self.digits}"] * (self.digits < 3)

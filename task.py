@@ -148,8 +148,6 @@ class Task:
         some = rows[:5] + [row for row in rows[5:] if not row[2]][:5]
         return {"some": [[self.show(problem), str(answer), ok] for problem, answer, ok in some]}
 
-    # What it says
-
     def headline(self, result):
         """One evaluation in a few words, for the progress lines."""
         accuracies = by_test(result)

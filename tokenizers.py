@@ -185,9 +185,8 @@ class Floats(Vocabulary):
 
     def encode_matrix(self, x):
         """Matrices (n, r, c) float -> V r, V c and the coefficients, row by row."""
-        dimensions = [self.number[f"V{size}"] for size in x.shape[1:]]
-        start = torch.tensor(dimensions, device=x.device).expand(len(x), -1)
-        return torch.cat([start, self.encode(x.flatten(1))], dim=1)
+        start = torch.tensor([self.number[f"V{size}"] for size in x.shape[1:]], device=x.device)
+        return torch.cat([start.expand(len(x), -1), self.encode(x.flatten(1))], dim=1)
 
 
 # How many arguments each word of prefix notation takes: the words of the published data sets.

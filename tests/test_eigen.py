@@ -243,6 +243,16 @@ def test_a_batch_is_problems_and_their_solutions(op, source, target):
     assert right.double().mean() > (0.93 if op == "inverse" else 0.999)
 
 
+@pytest.mark.parametrize("op", OPS)
+def test_problems_of_one_digit(op):
+    """The coefficients have one digit, and the words are those of three: --init goes on."""
+    task = LinearAlgebra(op=op, digits=1)
+    problems, solutions = task.draw(300, rng())
+    assert {f"{abs(x):.2e}"[1:4] for x in problems.flatten().tolist()} == {".00"}
+    assert torch.equal(solutions, task.solve(problems))
+    assert task.source.words == LinearAlgebra(op=op).source.words and "-digits1" in task.name
+
+
 def test_problems_are_what_the_model_sees():
     """No coefficient has more than three digits, and symmetric matrices stay symmetric."""
     for op in OPS:

@@ -621,3 +621,13 @@ def test_what_training_on_other_forms_did():
     assert f"it now solves {new[0]:.1%} of the problems that SymPy wrote" in text
     assert f"before it solved {old[0]:.1%}. Of our own backward" in text
     assert f"problems it solves {new[1]:.1%}, before {old[1]:.1%}" in text
+
+
+def test_with_and_without_one_digit_first():
+    """Exercise 23: the table is that of the two logs."""
+    runs = [[event for event in log(name) if event["event"] == "eval"]
+            for name in ("eigen-add8-at-once", "eigen-add8-after-eigen-add8-digits1")]
+    text = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", answer(23))
+    for at_once, after in zip(*runs, strict=True):
+        cells = [f"loss {run['loss']:.2f}, {run['accuracy']:.1%}" for run in (at_once, after)]
+        assert "\n| " + " | ".join([f"{after['examples']:,}", *cells]) + " |\n" in text

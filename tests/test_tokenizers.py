@@ -141,6 +141,15 @@ def test_rounding_is_pythons(encoding):
     assert alike.tolist() == [float(f"{x:.2e}") for x in values]
 
 
+@pytest.mark.parametrize("digits", [1, 2])
+def test_of_fewer_digits_the_others_are_zero(digits):
+    values = [3.14, -3.99, 0.0, 9.996, 0.0102, -54321.0, 2e-4, -0.0]
+    written = [f"{x:.2e}" for x in values]  # 3.14e+00
+    kept = [float(x[: x.index(".") + digits] + x[x.index("e") :]) for x in written]
+    assert kept[:2] == ([3, -3] if digits == 1 else [3.1, -3.9])
+    assert floats("fp15").round(torch.tensor(values).double(), digits).tolist() == kept
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_what_is_too_small_or_too_large_becomes_the_nearest_there_is(encoding):
     values = [0.0, -0.0, 4e-5, -4e-5, 6e-5, -6e-5, 1e-300, 1e5, -1e300, math.inf, -math.inf]
