@@ -243,7 +243,7 @@ def test_a_batch_is_problems_and_their_solutions(op, source, target):
     assert right.double().mean() > (0.93 if op == "inverse" else 0.999)
 
 
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("op", ["add", "eigenvalues", "inverse"])
 def test_problems_of_one_digit(op):
     """The coefficients have one digit, and the words are those of three: --init goes on."""
     task = LinearAlgebra(op=op, digits=1)
