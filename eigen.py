@@ -140,7 +140,7 @@ class LinearAlgebra(Task):
             help="distributions of the eigenvalues to test on")
         add("--source-encoding", choices=ENCODINGS, default="fp15", help="how problems are written")
         add("--target-encoding", choices=ENCODINGS, default="p1000", help="how solutions are")
-        add("--digits", type=int, choices=[1, 2, 3], default=3, help="of the problems' coefficients")
+        add("--digits", type=int, choices=[1, 2, 3], default=3, help="of problems' coefficients")
         add("--tolerance", type=float, default=0.05, help="the relative error that is still right")
 
     def __init__(self, **flags):
@@ -163,7 +163,7 @@ class LinearAlgebra(Task):
         self.shapes, self.part_shapes = (
             [tuple(length[letter] for letter in shape) for shape in letters.split()]
             for letters in (takes, gives))
-        dimensions = [f"V{d}" for d in sorted({d for shape in self.shapes for d in shape})]
+        dimensions = tuple(f"V{d}" for d in sorted({d for shape in self.shapes for d in shape}))
         highest = 3 if self.symmetric else 1  # coefficients are below 10^highest
         self.source = Floats(self.source_encoding, -2, highest, dimensions, self.device)
         self.target = Floats(self.target_encoding, *sizes, device=self.device)
