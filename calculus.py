@@ -241,17 +241,10 @@ def number_power(c, p):
 
 def primes(c):
     """A positive rational number -> its primes and their exponents: 4/3 -> (2, 2), (3, -1)."""
-    for n, sign in (c.numerator, 1), (c.denominator, -1):
-        if n > 10**9:
-            raise Undefined("too large a number")
-        q = 2
-        while n > 1:
-            times = 0
-            while n % q == 0:
-                n, times = n // q, times + 1
-            if times:
-                yield q, sign * times
-            q = q + 1 if q * q < n else n
+    import sympy  # takes half a second: only where it is needed
+    if max(c.numerator, c.denominator) > 10**9:
+        raise Undefined("too large a number")
+    return [*sympy.factorrat(sympy.Rational(c.numerator, c.denominator)).items()]
 
 
 INVERSE = {"sin": "asin", "cos": "acos", "tan": "atan", "sinh": "asinh", "cosh": "acosh",

@@ -140,6 +140,8 @@ class LinearAlgebra(Task):
             help="distributions of the eigenvalues to test on")
         add("--source-encoding", choices=ENCODINGS, default="fp15", help="how problems are written")
         add("--target-encoding", choices=ENCODINGS, default="p1000", help="how solutions are")
+        add("--signs", choices=["even", "uneven"], default="even",
+            help="uneven: minus is rarer in training, in each problem to another degree")
         add("--digits", type=int, choices=[1, 2, 3], default=3, help="of problems' coefficients")
         add("--tolerance", type=float, default=0.05, help="the relative error that is still right")
 
@@ -155,6 +157,8 @@ class LinearAlgebra(Task):
             raise ValueError(f"--size {self.size}: --op {self.op} is for square matrices")
         if self.train_dist and not self.symmetric:
             raise ValueError(f"--train-dist is for symmetric matrices, not for --op {self.op}")
+        if self.signs == "uneven" and self.symmetric:
+            raise ValueError(f"--signs uneven is not for symmetric matrices, as of --op {self.op}")
         if not 0 < self.tolerance < 1:
             raise ValueError(f"--tolerance {self.tolerance}: it is between 0 and 1, as 0.05")
         eigenvalues = self.train_dist or "semicircle"
@@ -169,12 +173,12 @@ class LinearAlgebra(Task):
         self.target = Floats(self.target_encoding, *sizes, device=self.device)
         self.src_len = sum(2 + math.prod(shape) * self.source.width for shape in self.shapes)
         self.tgt_len = sum(map(math.prod, self.part_shapes)) * self.target.width + 1  # and <eos>
-        self.title = (f"{self.op} of {rows}x{columns} matrices, {self.distribution}, "
-                      f"{self.source_encoding} in, {self.target_encoding} out"
-                      + f", digits: {self.digits}" * (self.digits < 3))
+        more = [f"digits{self.digits}"] * (self.digits < 3)
+        more += ["uneven-signs"] * (self.signs == "uneven")
+        self.title = ", ".join([f"{self.op} of {rows}x{columns} matrices", self.distribution,
+                                f"{self.source_encoding} in", f"{self.target_encoding} out", *more])
         self.name = "-".join([f"eigen-{self.op}{rows}" + f"x{columns}" * (rows != columns)]
-                             + [self.distribution] * self.symmetric
-                             + [f"digits{self.digits}"] * (self.digits < 3)
+                             + [self.distribution] * self.symmetric + more
                              + [self.source_encoding] * (self.source_encoding != "fp15")
                              + [self.target_encoding] * (self.target_encoding != "p1000"))
 
@@ -185,6 +189,10 @@ class LinearAlgebra(Task):
         else:
             x = torch.empty(n, sum(map(math.prod, self.shapes)), device=generator.device)
             x.uniform_(-COEFFICIENT, COEFFICIENT, generator=generator)
+            if self.signs == "uneven" and not distribution:  # tests have one
+                shares, draws = torch.empty_like(x[:, :1]), torch.empty_like(x)
+                lost = draws.uniform_(generator=generator) < shares.uniform_(generator=generator)
+                x = torch.where(lost, x.abs(), x)
         problems = self.source.round(x.to(self.device), self.digits)
         return problems, self.solve(problems)
 

@@ -82,8 +82,7 @@ class GCD(Task):
         self.src_len = 2 * self.source.length(max_int)
         self.tgt_len = self.target.length(max_int) + 1  # and <eos>
         self.title = f"The greatest common divisor of integers up to {max_int:,}, in base {base}"
-        self.name = "-".join([f"gcd-base{base}"]
-                             + [f"max{max_int}"] * (max_int != 1_000_000)
+        self.name = "-".join([f"gcd-base{base}"] + [f"max{max_int}"] * (max_int != 1_000_000)
                              + [f"{self.operands}-operands"] * (self.operands != "uniform")
                              + [f"{self.outcomes}-outcomes"] * (self.outcomes != "natural"))
 

@@ -253,6 +253,22 @@ def test_problems_of_one_digit(op):
     assert task.source.words == LinearAlgebra(op=op).source.words and "-digits1" in task.name
 
 
+def test_minus_signs_are_rarer_in_training_and_not_in_tests():
+    """With --signs uneven: from half of a problem's coefficients to none, in each another share."""
+    even, uneven = (LinearAlgebra(op="matvec", size="30", signs=signs, test_size=50)
+                    for signs in ("even", "uneven"))
+    problems, _ = uneven.draw(2000, rng())
+    shares = 2 * (problems < 0).double().mean(dim=1)
+    assert kolmogorov_smirnov(shares.numpy(), lambda x: np.clip(x, 0, 1)) < 2.5
+    sizes = problems.abs().flatten()[::100]  # as large as ever
+    assert kolmogorov_smirnov(sizes.numpy(), lambda x: np.clip(x / 10, 0, 1)) < 2.5
+    assert "-uneven-signs" in uneven.name
+    (tests,), (same,) = uneven.tests.values(), even.tests.values()
+    assert torch.equal(tests, same)
+    with pytest.raises(ValueError, match="uneven is not for symmetric matrices"):
+        LinearAlgebra(op="eigenvalues", signs="uneven")
+
+
 def test_problems_are_what_the_model_sees():
     """No coefficient has more than three digits, and symmetric matrices stay symmetric."""
     for op in OPS:
