@@ -623,11 +623,22 @@ def test_what_training_on_other_forms_did():
     assert f"problems it solves {new[1]:.1%}, before {old[1]:.1%}" in text
 
 
-def test_with_and_without_one_digit_first():
-    """Exercise 23: the table is that of the two logs."""
-    runs = [[event for event in log(name) if event["event"] == "eval"]
-            for name in ("eigen-add8-at-once", "eigen-add8-after-eigen-add8-digits1")]
-    text = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", answer(23))
-    for at_once, after in zip(*runs, strict=True):
-        cells = [f"loss {run['loss']:.2f}, {run['accuracy']:.1%}" for run in (at_once, after)]
-        assert "\n| " + " | ".join([f"{after['examples']:,}", *cells]) + " |\n" in text
+@pytest.mark.parametrize("exercise, runs", [
+    (23, ["eigen-add8-at-once", "eigen-add8-after-eigen-add8-digits1"]),
+    (24, ["eigen-matvec3-even-signs", "eigen-matvec3-uneven-signs"])])
+def test_tables_of_two_runs_are_those_of_their_logs(exercise, runs):
+    evaluations = [[event for event in log(name) if event["event"] == "eval"] for name in runs]
+    text = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", answer(exercise))
+    for pair in zip(*evaluations, strict=True):
+        cells = [f"loss {run['loss']:.2f}, {run['accuracy']:.1%}" for run in pair]
+        assert "\n| " + " | ".join([f"{pair[1]['examples']:,}", *cells]) + " |\n" in text
+
+
+def test_what_one_number_tells_about_the_sign_of_a_sum_of_products(capsys):
+    """Exercise 24: the page's code, and its table."""
+    exec(code(24), {})
+    shares = dict(line.removesuffix(" are positive").split(": ")
+                  for line in capsys.readouterr().out.splitlines())
+    rows = re.findall(r"^\| (A11.*?) \| (\d+%).*? \| (\d+%).*? \|$", answer(24), re.M)
+    assert shares == {f"{signs}, {told}": share for told, *both in rows
+                      for signs, share in zip(("even", "uneven"), both)}
