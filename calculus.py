@@ -244,7 +244,7 @@ def primes(c):
     import sympy  # takes half a second: only where it is needed
     if max(c.numerator, c.denominator) > 10**9:
         raise Undefined("too large a number")
-    return [*sympy.factorrat(sympy.Rational(c.numerator, c.denominator)).items()]
+    return sympy.factorrat(sympy.Rational(c)).items()
 
 
 INVERSE = {"sin": "asin", "cos": "acos", "tan": "atan", "sinh": "asinh", "cosh": "acosh",

@@ -189,10 +189,10 @@ class LinearAlgebra(Task):
         else:
             x = torch.empty(n, sum(map(math.prod, self.shapes)), device=generator.device)
             x.uniform_(-COEFFICIENT, COEFFICIENT, generator=generator)
-            if self.signs == "uneven" and not distribution:  # tests have one
-                shares, draws = torch.empty_like(x[:, :1]), torch.empty_like(x)
-                lost = draws.uniform_(generator=generator) < shares.uniform_(generator=generator)
-                x = torch.where(lost, x.abs(), x)
+            if self.signs == "uneven" and not distribution:  # only tests name one
+                options = dict(generator=generator, device=x.device)
+                lost = torch.rand(x.shape, **options) < torch.rand(n, 1, **options)
+                x = torch.where(lost, x.abs(), x)  # in each row another share
         problems = self.source.round(x.to(self.device), self.digits)
         return problems, self.solve(problems)
 

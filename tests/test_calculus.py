@@ -168,8 +168,11 @@ def test_the_content_of_a_sum():
 
 
 def test_primes():
+    """By brute force: their product is n, and nothing smaller divides one of them."""
     for n in [*range(1, 200), 2**20 * 3, 10**9, 999_999_937]:
         assert dict(primes(n)) == sympy.factorint(n)
+        assert math.prod(q**times for q, times in primes(n)) == n
+        assert all(q % d for q, _ in primes(n) for d in range(2, math.isqrt(q) + 1))
     assert [*primes(Fraction(4, 3))] == [(2, 2), (3, -1)]
 
 

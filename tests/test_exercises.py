@@ -22,7 +22,7 @@ import integrate
 import train
 from calculus import derivative, from_prefix, parse, to_sympy
 from model import Transformer
-from task import TALK, by_test, held_out
+from task import TALK, by_test, evaluations, held_out
 from tests.test_results import is_of, log, read_flags
 from tokenizers import EOS
 
@@ -151,8 +151,7 @@ def test_beams_of_1_and_10_are_those_of_the_log():
 def test_epochs_are_those_of_the_logs():
     epochs = re.findall(r"(\d+)\s+in\s+\[epoch\s+(\d+)\]\(\.\./results/(.*?)/log", PAGES)
     for k, epoch, name in epochs:
-        rights = {event["epoch"]: event["correct_gcds"] for event in log(name)
-                  if event["event"] == "eval"}
+        rights = {event["epoch"]: event["correct_gcds"] for event in evaluations(log(name))}
         first = next(e for e, right in rights.items() if any(int(k) * n in right for n in right))
         assert first == int(epoch), (k, name)
     assert len(epochs) == 4
@@ -627,9 +626,8 @@ def test_what_training_on_other_forms_did():
     (23, ["eigen-add8-at-once", "eigen-add8-after-eigen-add8-digits1"]),
     (24, ["eigen-matvec3-even-signs", "eigen-matvec3-uneven-signs"])])
 def test_tables_of_two_runs_are_those_of_their_logs(exercise, runs):
-    evaluations = [[event for event in log(name) if event["event"] == "eval"] for name in runs]
     text = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", answer(exercise))
-    for pair in zip(*evaluations, strict=True):
+    for pair in zip(*(evaluations(log(name)) for name in runs), strict=True):
         cells = [f"loss {run['loss']:.2f}, {run['accuracy']:.1%}" for run in pair]
         assert "\n| " + " | ".join([f"{pair[1]['examples']:,}", *cells]) + " |\n" in text
 
