@@ -54,8 +54,7 @@ def factor(name, arg=None):
 
 
 def forget(limit=300_000):
-    """Drop all factors, if there are so many. An expression made before must not meet one made
-    after: their factors are other objects."""
+    """Drop all factors, if so many: an expression of before must not meet one of after."""
     if len(FACTORS) > limit:
         FACTORS.clear()
         for function_of_factors in slope, write_power, write_product:
@@ -227,8 +226,7 @@ def root(product, sign, p):
 
 
 def number_power(c, p):
-    """c ** p for rational numbers, 0 < c where p is not an integer. Roots are products of roots of
-    primes."""
+    """c ** p for rational numbers, 0 < c where p is no integer: a product of roots of primes."""
     if c == 1:
         return number(1)
     if abs(p) * max(abs(c.numerator), c.denominator).bit_length() > 80:

@@ -142,6 +142,8 @@ class LinearAlgebra(Task):
         add("--target-encoding", choices=ENCODINGS, default="p1000", help="how solutions are")
         add("--signs", choices=["even", "uneven"], default="even",
             help="uneven: minus is rarer in training, in each problem to another degree")
+        add("--sizes", choices=["equal", "mixed"], default="equal",
+            help="mixed: training has smaller problems, too, each in a corner of zeros")
         add("--digits", type=int, choices=[1, 2, 3], default=3, help="of problems' coefficients")
         add("--tolerance", type=float, default=0.05, help="the relative error that is still right")
 
@@ -159,6 +161,8 @@ class LinearAlgebra(Task):
             raise ValueError(f"--train-dist is for symmetric matrices, not for --op {self.op}")
         if self.signs == "uneven" and self.symmetric:
             raise ValueError(f"--signs uneven is not for symmetric matrices, as of --op {self.op}")
+        if self.sizes == "mixed" and (self.symmetric or self.op in EQUATIONS):
+            raise ValueError(f"--sizes mixed is for sums, products and transposes, not {self.op}")
         if not 0 < self.tolerance < 1:
             raise ValueError(f"--tolerance {self.tolerance}: it is between 0 and 1, as 0.05")
         eigenvalues = self.train_dist or "semicircle"
@@ -175,6 +179,7 @@ class LinearAlgebra(Task):
         self.tgt_len = sum(map(math.prod, self.part_shapes)) * self.target.width + 1  # and <eos>
         more = [f"digits{self.digits}"] * (self.digits < 3)
         more += ["uneven-signs"] * (self.signs == "uneven")
+        more += ["mixed-sizes"] * (self.sizes == "mixed")
         self.title = ", ".join([f"{self.op} of {rows}x{columns} matrices", self.distribution,
                                 f"{self.source_encoding} in", f"{self.target_encoding} out", *more])
         self.name = "-".join([f"eigen-{self.op}{rows}" + f"x{columns}" * (rows != columns)]
@@ -189,10 +194,14 @@ class LinearAlgebra(Task):
         else:
             x = torch.empty(n, sum(map(math.prod, self.shapes)), device=generator.device)
             x.uniform_(-COEFFICIENT, COEFFICIENT, generator=generator)
+            options = dict(generator=generator, device=x.device)
             if self.signs == "uneven" and not distribution:  # only tests name one
-                options = dict(generator=generator, device=x.device)
                 lost = torch.rand(x.shape, **options) < torch.rand(n, 1, **options)
                 x = torch.where(lost, x.abs(), x)  # in each row another share
+            if self.sizes == "mixed" and not distribution:
+                places = [torch.cartesian_prod(*map(torch.arange, s)).amax(1) for s in self.shapes]
+                k = torch.randint(max(self.shapes[0]), (n, 1), **options)  # k + 1 is the size
+                x = x * (torch.cat(places).to(x.device) <= k)  # row and column are at most k
         problems = self.source.round(x.to(self.device), self.digits)
         return problems, self.solve(problems)
 

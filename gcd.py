@@ -32,11 +32,8 @@ LEARNED = 0.95  # a GCD is learned when this share of its pairs is predicted rig
 
 
 def random_integers(distribution, high, generator):
-    """One random integer in 1..h for each h of the LongTensor high.
-
-    distribution: "uniform", or "log-uniform", P(k) = log(1 + 1/k) / log(1 + h), almost proportional
-    to 1/k: as many integers of one digit as of six (slide "Engineering the training distribution").
-    """
+    """A random integer k in 1..h for each h of high: uniform, or log-uniform, with probability
+    log(1 + 1/k) / log(1 + h), nearly proportional to 1/k: as many of one digit as of six."""
     u = torch.rand(high.shape, generator=generator, device=high.device, dtype=torch.float64)
     k = u * high + 1 if distribution == "uniform" else (high + 1.0) ** u
     return k.long().minimum(high)  # against rounding at the upper end

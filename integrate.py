@@ -224,8 +224,7 @@ def without_factor(f):
 
 @cache
 def slides():
-    """The functions on the talk's slides, without a factor. People ask models for them: so no set
-    has them, or a multiple of them."""
+    """The functions on the talk's slides, without a factor: no set has a multiple of one."""
     page = (RESULTS.parent / "guide" / "integrals.txt").read_text()
     return {without_factor(parse(f)) for f in questions(page.splitlines())}
 
@@ -338,8 +337,7 @@ def read_file(path, size, max_words, part=None):
 # Step III, judge: is F' = f?
 
 def is_integral(problem, text):
-    """Whether a hypothesis is right: its derivative, in normal form, is the problem, or has the
-    same values. Both are texts."""
+    """Whether the derivative of a hypothesis is the problem, or has the same values. Texts."""
     with suppress(Undefined, RecursionError):
         f, g = from_prefix(problem), derivative(from_prefix(text))
         return g == f or same(f, g)
@@ -449,8 +447,7 @@ class Integration(Task):
         return self.say(words), is_integral(problem, words)
 
     def grade(self, problems, tokens):
-        """A problem is solved if one of the beam's hypotheses is right: the first of these, or
-        else the likeliest, is the answer."""
+        """Solved, if one hypothesis of the beam is right: the answer is the first of these."""
         texts = [[*map(self.target.text, beam)] for beam in tokens.tolist()]
         judge = partial(in_time, 20, first_integral)
         right = [*parallel(judge, zip(problems, texts), self.workers)]

@@ -269,6 +269,24 @@ def test_minus_signs_are_rarer_in_training_and_not_in_tests():
         LinearAlgebra(op="eigenvalues", signs="uneven")
 
 
+def test_smaller_problems_stand_in_a_corner_in_training_and_not_in_tests():
+    """With --sizes mixed: of 1x1 to the full size, as often, and zeros around them."""
+    equal, mixed = (LinearAlgebra(op="matvec", size="4", sizes=sizes, test_size=50)
+                    for sizes in ("equal", "mixed"))
+    matrices, vectors = (x != 0 for x in mixed.operands(mixed.draw(4000, rng())[0]))
+    sizes = torch.maximum(vectors.sum(dim=1).flatten(), matrices.any(dim=1).sum(dim=1))
+    assert all(900 < count < 1100 for count in sizes.bincount().tolist()[1:])
+    for matrix, vector, k in zip(matrices.numpy(), vectors.numpy(), sizes.tolist()):
+        assert matrix[:k, :k].sum() == matrix.sum() >= k * k - 2  # some are 0 by chance
+        assert vector[:k].sum() == vector.sum() >= k - 1
+    assert "-mixed-sizes" in mixed.name
+    (tests,), (same,) = mixed.tests.values(), equal.tests.values()
+    assert torch.equal(tests, same)
+    for op in ("eigenvalues", "inverse"):
+        with pytest.raises(ValueError, match="mixed is for sums, products and transposes"):
+            LinearAlgebra(op=op, sizes="mixed")
+
+
 def test_problems_are_what_the_model_sees():
     """No coefficient has more than three digits, and symmetric matrices stay symmetric."""
     for op in OPS:

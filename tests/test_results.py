@@ -26,7 +26,8 @@ PAGE = (RESULTS / "README.md").read_text()
 ROWS = re.findall(r"^\| `python train\.py (--task .*?)` \|(.*?) (\d+) min \|$", PAGE, re.M)
 MODELS = sorted(path.parent.name for path in RESULTS.glob("*/model.pt"))
 BEFORE = {"optimizer": "adam", "word_std": None, "init": None, "small_set": 0,
-          "small_every": 2, "muon_lr": None, "digits": 3, "signs": "even"}  # not in older logs
+          "small_every": 2, "muon_lr": None, "digits": 3, "signs": "even",
+          "sizes": "equal"}  # not in older logs
 GROKKED = re.findall(r"^\| \[(\d)\]\((.*?)/.*?\) \| (.*?) \|$", PAGE, re.M)
 
 
