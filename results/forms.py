@@ -1,5 +1,6 @@
 """The problems of a training set in other forms: with common factors in front and over one
-denominator, or multiplied out, and with 1/cos(x)^2 for tan(x)^2 + 1.
+denominator, or multiplied out, with 1/cos(x)^2 for tan(x)^2 + 1, with sin(x (x + 1)) for
+sin(x^2 + x), and with roots above the line.
 
     python results/forms.py data/forms.txt --task integrate --scale evening --train-data bwd
     python train.py --task integrate --scale evening --train-data bwd+data/forms.txt
@@ -16,7 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import train
-from calculus import Undefined, add, collect, forget, multiply, normal, number, power, prefix
+from calculus import (Undefined, add, collect, forget, function, multiply, normal, number, power,
+                      prefix)
 from integrate import expand, fits, slides, without_factor
 from task import Parser
 from tokenizers import ARITY, read_prefix
@@ -49,29 +51,81 @@ def one_fraction(f):
     return multiply(collect(1, lowest), add(*inside))
 
 
-def with_cosines(tree):
-    """1/cos(u)^2 for tan(u)^2 + 1, and 1/cosh(u)^2 for 1 - tanh(u)^2, in a tree."""
-    match tree:
-        case ("add", ("pow", ("tan", u), 2), 1):
-            return "pow", ("cos", with_cosines(u)), -2
-        case ("add", ("mul", -1, ("pow", ("tanh", u), 2)), 1):
-            return "pow", ("cosh", with_cosines(u)), -2
-        case (name, *branches):
-            return name, *map(with_cosines, branches)
+def together(f):
+    """The same, but terms over one denominator stay in one bracket: asin(x) + 1 + x/sqrt(1 - x^2)
+    -> ((asin(x) + 1) sqrt(1 - x^2) + x)/sqrt(1 - x^2)."""
+    groups = {}
+    for product, c in f.items():
+        below = frozenset((k, p) for k, p in product if p < 0 and k.name != "prime")
+        groups.setdefault(below, {})[product - below] = c
+    lowest = {k: min(dict(below).get(k, 0) for below in groups) for below in groups for k, _ in below}
+    above = [multiply(one_fraction(e), collect(1, dict(below)), collect(1, {
+        k: -p for k, p in lowest.items()})) for below, e in groups.items()]
+    return multiply(collect(1, lowest), one_fraction(add(*above)))
+
+
+def multiplied_out_below(f):
+    """1/(x + 1)^2 -> 1/(x^2 + 2 x + 1)"""
+    total = {}
+    for product, c in f.items():
+        sums = {k: p for k, p in product if k.name == "sum" and p in (-1, -2, -3)}
+        below = multiplied_out(collect(1, {k: -p for k, p in sums.items()}))
+        above = collect(c, {k: p for k, p in product if k not in sums})
+        total = add(total, multiply(above, power(below, -1)))
+    return total
+
+
+def roots_above(f):
+    """1/sqrt(x cos(x)) -> sqrt(x cos(x))/(x cos(x)): so SymPy differentiates roots of products."""
+    total = {}
+    for product, c in f.items():
+        roots = {k: p for k, p in product
+                 if k.name == "sum" and len(k.arg) == 1 and p < 0 and p.denominator > 1}
+        rest = collect(c, {k: p for k, p in product if k not in roots})
+        pairs = ((power(k.arg, p + 1), power(k.arg, -1)) for k, p in roots.items())
+        total = add(total, multiply(rest, *sum(pairs, ())))
+    return total
+
+
+def with_cosines(tree, rng):
+    """A tree with 1/cos(u)^2 for most of its tan(u)^2 + 1, 1/cosh(u)^2 for 1 - tanh(u)^2, and
+    1/tan(u) for cos(u)/sin(u)."""
+    if not isinstance(tree, tuple):
+        return tree
+    name, *branches = tree
+    tree = name, *(with_cosines(branch, rng) for branch in branches)
+    if rng.random() < 0.8:
+        match tree:
+            case ("add", ("pow", ("tan", u), 2), 1):
+                return "pow", ("cos", u), -2
+            case ("add", ("mul", -1, ("pow", ("tanh", u), 2)), 1):
+                return "pow", ("cosh", u), -2
+            case ("add", ("pow", ("tanh", u), 2), -1):
+                return "mul", -1, ("pow", ("cosh", u), -2)
+            case ("mul", ("cos", u), ("pow", ("sin", v), -1)) if u == v:
+                return "pow", ("tan", u), -1
     return tree
 
 
-def rewrite(f, rng):
-    """f, and all sums that are factors in it, each in a form drawn at random."""
+CHANGES = [[], [one_fraction], [multiplied_out], [multiplied_out, one_fraction], [together],
+           [multiplied_out, together], [multiplied_out, one_fraction, multiplied_out_below]]
+
+
+def rewrite(f, rng, arguments, roots):
+    """f, and all sums that are factors in it, each in a form drawn at random. arguments, roots:
+    whether those of functions, and roots, change too."""
     total = {}
     for product, c in f.items():
         term = number(c)
         for k, p in product:
-            factor = rewrite(k.arg, rng) if k.name == "sum" else collect(1, {k: 1})
+            factor = collect(1, {k: 1})
+            if k.name == "sum":
+                factor = rewrite(k.arg, rng, arguments, roots)
+            elif arguments and k.arg and not k.constant:  # sin(x^2 + x) -> sin(x (x + 1))
+                factor = function(k.name, one_fraction(rewrite(k.arg, rng, arguments, roots)))
             term = multiply(term, power(factor, p))
         total = add(total, term)
-    changes = [], [one_fraction], [multiplied_out], [multiplied_out, one_fraction]
-    for change in rng.choice(changes):
+    for change in [roots_above] * roots + rng.choice(CHANGES):
         total = change(total)
     return total
 
@@ -79,8 +133,9 @@ def rewrite(f, rng):
 def other_form(problem, rng):
     """Words -> the same function in other words, or in the same; Undefined if it gets too long, is
     zero after all, or is on the talk's slides."""
+    cosines, arguments, roots = (rng.random() < 0.5 for _ in range(3))
     tree = read_prefix(problem, ARITY)
-    f = rewrite(normal(with_cosines(tree) if rng.random() < 0.5 else tree), rng)
+    f = rewrite(normal(with_cosines(tree, rng) if cosines else tree), rng, arguments, roots)
     if not f or without_factor(f) in slides():
         raise Undefined("not for a training set")
     return prefix(f)

@@ -12,7 +12,8 @@ import sympy
 import train
 from calculus import Undefined, infix, parse, prefix
 from integrate import WORDS, backward, is_held_out, is_integral, read_file
-from results.forms import multiplied_out, one_fraction, other_form
+from results.forms import (multiplied_out, multiplied_out_below, one_fraction, other_form,
+                           roots_above, together)
 
 ROOT = Path(train.__file__).parent
 
@@ -24,6 +25,10 @@ ROOT = Path(train.__file__).parent
     ("x/(x + 1)^2 - 1/(x + 1)", one_fraction, "-1/(x + 1)**2"),
     ("exp(x) + x*exp(x)", one_fraction, "exp(x)*(x + 1)"),
     ("x + 2 - 4/(x + 2)", one_fraction, "(x*(x + 2) + 2*x)/(x + 2)"),
+    ("sin(x) + 1 + x/cos(x)", one_fraction, "(cos(x)*sin(x) + cos(x) + x)/cos(x)"),
+    ("sin(x) + 1 + x/cos(x)", together, "(cos(x)*(sin(x) + 1) + x)/cos(x)"),
+    ("sin(x)/(x + 1)^2", multiplied_out_below, "sin(x)/(x**2 + 2*x + 1)"),
+    ("1/sqrt(x*cos(x))", roots_above, "sqrt(x*cos(x))/(x*cos(x))"),
 ])
 def test_one_change(f, change, other):
     assert infix(change(parse(f))) == other
@@ -33,6 +38,11 @@ def test_one_change(f, change, other):
 def test_tangents_become_cosines():
     forms = {other_form(prefix(parse("x*(tan(x)^2 + 1)")), random.Random(i)) for i in range(50)}
     assert {prefix(parse(f)) for f in ("x/cos(x)^2", "x*tan(x)^2 + x")} <= forms
+
+
+def test_arguments_change_too():
+    forms = {other_form(prefix(parse("sin(x^2 + x)")), random.Random(i)) for i in range(50)}
+    assert forms == {prefix(parse(f)) for f in ("sin(x^2 + x)", "sin(x*(x + 1))")}
 
 
 def test_another_form_has_the_same_integral():
