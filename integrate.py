@@ -447,7 +447,7 @@ class Integration(Task):
         return self.say(words), is_integral(problem, words)
 
     def grade(self, problems, tokens):
-        """Solved, if one hypothesis of the beam is right: the answer is the first of these."""
+        """Solved, if a hypothesis of the beam is right; says the first such, or the likeliest."""
         texts = [[*map(self.target.text, beam)] for beam in tokens.tolist()]
         judge = partial(in_time, 20, first_integral)
         right = [*parallel(judge, zip(problems, texts), self.workers)]

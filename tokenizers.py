@@ -220,7 +220,7 @@ def read_prefix(text, arity=ARITY):
 class Expressions(Vocabulary):
     """Functions of x in prefix notation: x - 10 is add x INT- 1 0.
 
-    Slide "Deep learning for symbolic mathematics"; paper: Lample and Charton, arXiv 1912.01412.
+    Slide "Deep learning for symbolic mathematics"; paper: arXiv 1912.01412, section 2.
     """
 
     def __init__(self):

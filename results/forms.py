@@ -17,8 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import train
-from calculus import (Undefined, add, collect, forget, function, multiply, normal, number, power,
-                      prefix)
+from calculus import (Undefined, add, collect, forget, function, multiply, normal, number, order,
+                      power, prefix, write_power)
 from integrate import expand, fits, slides, without_factor
 from task import Parser
 from tokenizers import ARITY, read_prefix
@@ -58,10 +58,12 @@ def together(f):
     for product, c in f.items():
         below = frozenset((k, p) for k, p in product if p < 0 and k.name != "prime")
         groups.setdefault(below, {})[product - below] = c
-    lowest = {k: min(dict(below).get(k, 0) for below in groups) for below in groups for k, _ in below}
-    above = [multiply(one_fraction(e), collect(1, dict(below)), collect(1, {
-        k: -p for k, p in lowest.items()})) for below, e in groups.items()]
-    return multiply(collect(1, lowest), one_fraction(add(*above)))
+    lowest = {k: min(dict(below).get(k, 0) for below in groups)
+              for below in groups for k, _ in below}
+    inside = [multiply(one_fraction(above), collect(1, {k: dict(below).get(k, 0) - p
+                                                        for k, p in lowest.items()}))
+              for below, above in groups.items()]
+    return multiply(collect(1, lowest), one_fraction(add(*inside)))
 
 
 def multiplied_out_below(f):
@@ -115,14 +117,15 @@ def rewrite(f, rng, arguments, roots):
     """f, and all sums that are factors in it, each in a form drawn at random. arguments, roots:
     whether those of functions, and roots, change too."""
     total = {}
-    for product, c in f.items():
-        term = number(c)
-        for k, p in product:
-            factor = collect(1, {k: 1})
+    for product in sorted(f, key=order):  # sets have another order in each process, and so would
+        term = number(f[product])         # what rng draws
+        for k, p in sorted(product, key=lambda power: write_power(*power)):
             if k.name == "sum":
                 factor = rewrite(k.arg, rng, arguments, roots)
             elif arguments and k.arg and not k.constant:  # sin(x^2 + x) -> sin(x (x + 1))
                 factor = function(k.name, one_fraction(rewrite(k.arg, rng, arguments, roots)))
+            else:
+                factor = collect(1, {k: 1})
             term = multiply(term, power(factor, p))
         total = add(total, term)
     for change in [roots_above] * roots + rng.choice(CHANGES):

@@ -66,6 +66,23 @@ def test_it_writes_neither_zero_nor_what_is_on_a_slide(f, not_this):
     assert forms and prefix(parse(not_this)) not in forms
 
 
+def test_the_same_seed_writes_the_same_in_every_process():
+    """Sets have another order in each process: the forms must not depend on it."""
+    program = """if True:
+        import random
+        from contextlib import suppress
+        from calculus import Undefined, prefix
+        from integrate import backward
+        from results.forms import other_form
+        for i in range(300):
+            with suppress(Undefined):
+                rng = random.Random(i)
+                print(other_form(prefix(backward(8, rng)[0]), rng))"""
+    once, again = (subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True,
+                                  capture_output=True).stdout for _ in range(2))
+    assert once == again
+
+
 def test_the_script_writes_a_file_to_train_on(tmp_path, monkeypatch):
     flags = "--task integrate --max-ops 3 --examples 200 --test-size 20 --device cpu".split()
     subprocess.run([sys.executable, ROOT / "results" / "forms.py", "forms.txt", *flags],
