@@ -17,8 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import train
-from calculus import (Undefined, add, collect, forget, function, multiply, normal, number, order,
-                      power, prefix, write_power)
+from calculus import (Undefined, add, collect, forget, from_prefix, function, multiply, normal,
+                      number, power, prefix)
 from integrate import expand, fits, slides, without_factor
 from task import Parser
 from tokenizers import ARITY, read_prefix
@@ -89,23 +89,22 @@ def roots_above(f):
     return total
 
 
-def with_cosines(tree, rng):
-    """A tree with 1/cos(u)^2 for most of its tan(u)^2 + 1, 1/cosh(u)^2 for 1 - tanh(u)^2, and
-    1/tan(u) for cos(u)/sin(u)."""
+def with_cosines(tree):
+    """A tree with 1/cos(u)^2 for tan(u)^2 + 1, 1/cosh(u)^2 for 1 - tanh(u)^2, and 1/tan(u) for
+    cos(u)/sin(u)."""
     if not isinstance(tree, tuple):
         return tree
     name, *branches = tree
-    tree = name, *(with_cosines(branch, rng) for branch in branches)
-    if rng.random() < 0.8:
-        match tree:
-            case ("add", ("pow", ("tan", u), 2), 1):
-                return "pow", ("cos", u), -2
-            case ("add", ("mul", -1, ("pow", ("tanh", u), 2)), 1):
-                return "pow", ("cosh", u), -2
-            case ("add", ("pow", ("tanh", u), 2), -1):
-                return "mul", -1, ("pow", ("cosh", u), -2)
-            case ("mul", ("cos", u), ("pow", ("sin", v), -1)) if u == v:
-                return "pow", ("tan", u), -1
+    tree = name, *map(with_cosines, branches)
+    match tree:
+        case ("add", ("pow", ("tan", u), 2), 1):
+            return "pow", ("cos", u), -2
+        case ("add", ("mul", -1, ("pow", ("tanh", u), 2)), 1):
+            return "pow", ("cosh", u), -2
+        case ("add", ("pow", ("tanh", u), 2), -1):
+            return "mul", -1, ("pow", ("cosh", u), -2)
+        case ("mul", ("cos", u), ("pow", ("sin", v), -1)) if u == v:
+            return "pow", ("tan", u), -1
     return tree
 
 
@@ -113,22 +112,22 @@ CHANGES = [[], [one_fraction], [multiplied_out], [multiplied_out, one_fraction],
            [multiplied_out, together], [multiplied_out, one_fraction, multiplied_out_below]]
 
 
-def rewrite(f, rng, arguments, roots):
-    """f, and all sums that are factors in it, each in a form drawn at random. arguments, roots:
-    whether those of functions, and roots, change too."""
+def rewrite(f, changes, arguments):
+    """f, and before it all sums that are factors in it, changed; arguments: whether those of
+    functions are, too."""
     total = {}
-    for product in sorted(f, key=order):  # sets have another order in each process, and so would
-        term = number(f[product])         # what rng draws
-        for k, p in sorted(product, key=lambda power: write_power(*power)):
+    for product, c in f.items():
+        term = number(c)
+        for k, p in product:
             if k.name == "sum":
-                factor = rewrite(k.arg, rng, arguments, roots)
+                factor = rewrite(k.arg, changes, arguments)
             elif arguments and k.arg and not k.constant:  # sin(x^2 + x) -> sin(x (x + 1))
-                factor = function(k.name, one_fraction(rewrite(k.arg, rng, arguments, roots)))
+                factor = function(k.name, one_fraction(rewrite(k.arg, changes, arguments)))
             else:
                 factor = collect(1, {k: 1})
             term = multiply(term, power(factor, p))
         total = add(total, term)
-    for change in [roots_above] * roots + rng.choice(CHANGES):
+    for change in changes:
         total = change(total)
     return total
 
@@ -137,8 +136,9 @@ def other_form(problem, rng):
     """Words -> the same function in other words, or in the same; Undefined if it gets too long, is
     zero after all, or is on the talk's slides."""
     cosines, arguments, roots = (rng.random() < 0.5 for _ in range(3))
-    tree = read_prefix(problem, ARITY)
-    f = rewrite(normal(with_cosines(tree, rng) if cosines else tree), rng, arguments, roots)
+    changes = [roots_above] * roots + rng.choice(CHANGES)
+    other = prefix(rewrite(from_prefix(problem), changes, arguments))
+    f = normal(with_cosines(read_prefix(other, ARITY))) if cosines else from_prefix(other)
     if not f or without_factor(f) in slides():
         raise Undefined("not for a training set")
     return prefix(f)
