@@ -41,7 +41,7 @@ class Factor:
     def __init__(self, name, arg=None):
         self.name, self.arg = name, arg
         self.constant = name in ("pi", "prime") or arg is not None and is_constant(arg)
-        # A sum that is a factor only under a root, as 4 - x: its square is that of x - 4.
+        # A sum like 4 - x is a factor only under a root: (4 - x)^2 is written (x - 4)^2.
         self.rooted = name == "sum" and (len(arg) == 1 or arg[max(arg, key=order)] < 0)
 
 
@@ -54,7 +54,7 @@ def factor(name, arg=None):
 
 
 def forget(limit=300_000):
-    """Drop all factors, if so many: an expression of before must not meet one of after."""
+    """Drop all factors, if more than limit: no expression from before may meet one from after."""
     if len(FACTORS) > limit:
         FACTORS.clear()
         for function_of_factors in slope, write_power, write_product:

@@ -59,7 +59,7 @@ def new_eigenvalues(distribution, d, generator):
 def symmetric(distribution, n, size, generator):
     """n symmetric matrices (n, size, size) whose eigenvalues follow the distribution: decompose a
     Wigner matrix, M = H D H^T, replace D and recompose. M is Gaussian, so its eigenvectors, the
-    columns of H, point in all directions alike."""
+    columns of H, point in nearly all directions alike."""
     m = torch.empty(n, size, size, dtype=torch.float64, device=generator.device)
     m.normal_(0, COEFFICIENT / math.sqrt(3), generator=generator)
     d, h = torch.linalg.eigh(m)  # it takes the lower triangle of M, as if M were symmetric
@@ -138,13 +138,13 @@ class LinearAlgebra(Task):
             help="distribution of the training eigenvalues; if not given, semicircle")
         add("--test-dists", choices=DISTRIBUTIONS, nargs="+", default=DISTRIBUTIONS, metavar="DIST",
             help="distributions of the eigenvalues to test on")
-        add("--source-encoding", choices=ENCODINGS, default="fp15", help="how problems are written")
-        add("--target-encoding", choices=ENCODINGS, default="p1000", help="how solutions are")
+        add("--source-encoding", choices=ENCODINGS, default="fp15", help="of problems")
+        add("--target-encoding", choices=ENCODINGS, default="p1000", help="of solutions")
         add("--signs", choices=["even", "uneven"], default="even",
             help="uneven: minus is rarer in training, in each problem to another degree")
         add("--sizes", choices=["equal", "mixed"], default="equal",
-            help="mixed: training has smaller problems, too, each in a corner of zeros")
-        add("--digits", type=int, choices=[1, 2, 3], default=3, help="of problems' coefficients")
+            help="mixed: training has smaller problems, too, each in a corner of a matrix of zeros")
+        add("--digits", type=int, choices=[1, 2, 3], default=3, help="digits of problems")
         add("--tolerance", type=float, default=0.05, help="the relative error that is still right")
 
     def __init__(self, **flags):
@@ -277,8 +277,8 @@ class LinearAlgebra(Task):
         except (ValueError, TypeError, RuntimeError, OverflowError):  # torch's and json's
             kind = "symmetric " * self.symmetric + " and ".join(shapes)
             raise ValueError(f"{text[:60]!r} is not a problem: this model takes {kind} matrices of "
-                             f"numbers up to {largest:g}, as in --ask \"[[2,1],[1,3]]\"") from None
-        problems = self.source.round(row[None].to(self.device))
+                             f"numbers up to {largest:g}; a 2x2 one is [[2,1],[1,3]]") from None
+        problems = self.source.round(row[None].to(self.device), self.digits)
         if not (self.solve(problems).abs() <= self.target.sizes.max()).all():
             raise ValueError(f"{text[:60]!r} has no {self.op}, or one of too large numbers")
         return problems[0].tolist()
@@ -321,7 +321,7 @@ def beside_the_talk(size, results):
     for name in filter(results.get, DISTRIBUTIONS):
         ours = by_test(results[name])
         talk = TALK["eigenvalues"][str(theirs)].get(name, ["-"] * len(DISTRIBUTIONS))
-        cells = [f"{100 * ours.get(test, math.nan):.0f} ({percent})"
+        cells = [f"{f'{100 * ours[test]:.0f}' if test in ours else '-'} ({percent})"
                  for test, percent in zip(DISTRIBUTIONS, talk)]
         yield f"{name:<17}" + "".join(f"{cell:>11}" for cell in cells)
 
@@ -329,11 +329,10 @@ def beside_the_talk(size, results):
 def table(runs):
     """Runs beside the talk's Tables 1 and 2, one for each size; of a distribution, its last run."""
     tables = {}
-    for folder, (start, evals) in zip(runs, map(read_run, runs)):
-        if start.get("op") != "eigenvalues":
-            raise ValueError(f"{folder} holds no run of eigenvalues")
-        size = int(start["size"].split("x")[0])
-        tables.setdefault(size, {})[start["train_dist"] or "semicircle"] = evals[-1]
+    for start, evals in map(read_run, runs):
+        if start.get("op") == "eigenvalues":
+            size = int(start["size"].split("x")[0])
+            tables.setdefault(size, {})[start["train_dist"] or "semicircle"] = evals[-1]
     for size in sorted(tables):
         yield from [*beside_the_talk(size, tables[size]), ""]
 

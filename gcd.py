@@ -112,7 +112,7 @@ class GCD(Task):
 
     @cached_property
     def stratified(self):
-        """As many pairs of each GCD 1..100, but for chance; none of one without a held-out pair."""
+        """As many pairs of each GCD 1..100, but for chance; without those of no held-out pair."""
         return self.test_pairs("uniform")
 
     # Step III: judge
@@ -264,7 +264,7 @@ def table(runs):
         if ours:
             yield f"{title.capitalize()}: accuracy, and GCDs learned (in brackets the talk's)"
             for base, (accuracy, gcds) in sorted(ours.items()):
-                theirs = talk.get(str(base), "--")
+                theirs = talk.get(str(base), ["-", "-"])
                 yield f"  base {base:<6}{accuracy:>6} ({theirs[0]}) {gcds:>5} ({theirs[1]})"
             yield ""
 

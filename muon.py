@@ -5,7 +5,7 @@ momentum does, and makes all singular values of the average about 1. So a weak d
 gradient counts as much as a strong one, and what rarely matters is learned sooner.
 
 References: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; Liu et
-al. 2025, arXiv 2502.16982 (section 2.2: the size of a step, so that it is that of Adam's).
+al. 2025, arXiv 2502.16982 (section 2.2: a step is scaled so that it is as large as Adam's).
 
 >>> x = orthogonal(torch.tensor([[[3.0, 0.0], [0.0, 0.1]]]))[0]
 >>> round(x[0, 0].item(), 1), round(x[1, 1].item(), 1)
@@ -17,16 +17,16 @@ import torch
 MOMENTUM = 0.95
 
 
-def orthogonal(x, steps=5):
+def orthogonal(x):
     """Matrices (n, rows, columns) -> the same, their singular values brought near 1: 0.7 to 1.2.
 
     Newton and Schulz's iteration: p(s) = a s + b s^3 + c s^5, of all singular values at once, by
     matrix products alone. Jordan's a, b and c bring small values up fastest.
     """
     if x.size(-2) > x.size(-1):
-        return orthogonal(x.mT, steps).mT
+        return orthogonal(x.mT).mT
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # no singular value is above 1
-    for _ in range(steps):
+    for _ in range(5):
         y = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(y, y, y, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
     return x

@@ -31,7 +31,7 @@ TALK = json.loads((RESULTS / "talk.json").read_text())  # its numbers
 
 def held_out(rows):
     """Which problems, rows of numbers (n, k), are held out for testing: a tenth of all, (n,) bool.
-    A hash of the numbers decides: they are the same in every run, and none is ever trained on."""
+    A hash of the row decides. So what is held out is the same in all runs, and never trained on."""
     if rows.is_floating_point():
         rows = (rows + 0.0).view(torch.int64)  # their bits; + 0.0 makes 0 of -0
     places = 0x2545F4914F6CDD1D ** torch.arange(1, rows.size(1) + 1, device=rows.device)
@@ -264,6 +264,6 @@ def run_commands(examples, table, argv=None):
     command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run")
     args = parser.parse_args(argv)
     if "runs" in args:
-        parser.call(lambda: print("\n".join(table(args.runs))))
+        parser.call(lambda: print("\n".join(table(args.runs)) or "none belongs in this table"))
     else:
         parser.call(examples)

@@ -1,7 +1,7 @@
 """Step II of the talk, represent: problems and solutions as sequences of words.
 
-The model knows no maths, and no letters. It reads and writes numbers of words: a word's number is
-its place in the vocabulary, a list of words. In base 10, the integers 10 and 32 are six words:
+The model knows no maths, and no letters. It reads and writes integers, one for each word: its place
+in the vocabulary, a list of all words. In base 10, the integers 10 and 32 are six words:
 
 >>> ten = Integers(10)
 >>> ten.words

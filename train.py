@@ -99,7 +99,7 @@ def train_epoch(args, task, model, optimizers, epoch, steps):
                  for peak in (args.lr, args.muon_lr or args.lr)]
         loss_sum = loss_sum + train_step(model, optimizers, src, tgt, rates)
         if done == steps or time.perf_counter() - shown > pause:
-            loss = loss_sum.item() / done  # a GPU would be kept waiting, were each step asked
+            loss = loss_sum.item() / done  # .item() waits for a GPU, so not in every step
             shown = time.perf_counter()
             speed = done * per_step / (shown - begin)
             left = int((args.epochs * steps - step) * per_step / speed)
@@ -197,7 +197,7 @@ def list_experiments():
     """--list: the commands of results/README.md, under the titles of their slides."""
     page = (RESULTS / "README.md").read_text()
     for title, command, minutes in re.findall(
-            r"^## (.*)|^\| `(python train\.py .*?)` .* (\d+ min) \|$", page, re.M):
+            r"^## (?!At a)(.*)|^\| `(python train\.py .*?)` .* (\d+ min) \|$", page, re.M):
         print(f"\n{title}\n" if title else f"{minutes:>8}  {command}")
     raise SystemExit
 
@@ -215,21 +215,21 @@ def make_parser(task, scale):
     add("--batch-size", type=positive(int), help="examples in a step, on each process")
     add("--optimizer", choices=["adam", "muon"], default="adam", help="muon: for layers' matrices")
     add("--lr", type=positive(float), help="peak learning rate")
-    add("--muon-lr", type=positive(float), help="that of Muon, if it is another")
+    add("--muon-lr", type=positive(float), help="peak learning rate of Muon, if not that of --lr")
     add("--warmup", type=positive(int), help="steps in which the learning rate rises to its peak")
     add("--dim", type=positive(int), help="width of the transformer")
     add("--heads", type=positive(int), help="attention heads")
     add("--enc-layers", type=positive(int), help="encoder layers")
     add("--dec-layers", type=positive(int), help="decoder layers")
-    add("--word-std", type=positive(float), help="deviation of embeddings at the start (dim**-0.5)")
+    add("--word-std", type=positive(float), help="deviation of embeddings at first; else dim**-0.5")
     add("--seed", type=int, default=1, help="the same seed, the same numbers")
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="CUDA if there")
     add("--beam", type=positive(int), nargs="+", default=[1], help="beam sizes to evaluate")
     add("--test-size", type=positive(int), help="held-out test examples")
     add("--examples", type=positive(int), default=200_000,
         help="examples to export; of integrate, also those of each kind to train on")
-    add("--small-set", type=positive(int), default=0, help="examples that come back, as a set")
-    add("--small-every", type=positive(int), default=2, help="each n-th batch is of that set")
+    add("--small-set", type=positive(int), default=0, help="examples that are read again and again")
+    add("--small-every", type=positive(int), default=2, help="how often: each n-th batch")
     add("--init", metavar="RUN", help="begin with the weights of this run, as of an easier one")
     add("--out", type=Path, help="the run's folder; if not given, runs/<task and main flags>")
     mode = parser.add_mutually_exclusive_group()

@@ -41,7 +41,7 @@ def multiplied_out(f):
 
 
 def one_fraction(f):
-    """x/(x + 1)^2 - 1/(x + 1) -> (x - (x + 1))/(x + 1)^2, and exp(x) + x exp(x) -> exp(x) (x + 1):
+    """x/(x + 1)^2 - 1/(x + 1) -> -1/(x + 1)^2, and exp(x) + x exp(x) -> exp(x) (x + 1):
     the lowest power of each factor goes in front of the bracket."""
     products = [dict(product) for product in f]
     lowest = {k: min(product.get(k, 0) for product in products)
@@ -52,8 +52,8 @@ def one_fraction(f):
 
 
 def together(f):
-    """The same, but terms over one denominator stay in one bracket: asin(x) + 1 + x/sqrt(1 - x^2)
-    -> ((asin(x) + 1) sqrt(1 - x^2) + x)/sqrt(1 - x^2)."""
+    """As one_fraction, but terms over one denominator stay in one bracket: asin(x) + 1 +
+    x/sqrt(1 - x^2) -> ((asin(x) + 1) sqrt(1 - x^2) + x)/sqrt(1 - x^2)."""
     groups = {}
     for product, c in f.items():
         below = frozenset((k, p) for k, p in product if p < 0 and k.name != "prime")
@@ -113,8 +113,8 @@ CHANGES = [[], [one_fraction], [multiplied_out], [multiplied_out, one_fraction],
 
 
 def rewrite(f, changes, arguments):
-    """f, and before it all sums that are factors in it, changed; arguments: whether those of
-    functions are, too."""
+    """Apply the changes to each sum that is a factor of f, then to f. With arguments, those of
+    functions are rewritten as well."""
     total = {}
     for product, c in f.items():
         term = number(c)
@@ -145,11 +145,14 @@ def other_form(problem, rng):
 
 
 if __name__ == "__main__":
-    path, *flags = sys.argv[1:]
-    args, task, _ = Parser().call(train.read_flags, flags)
-    rng, examples = random.Random(1), task.training[:]
+    parser = Parser()
+    parser.add_argument("file", type=Path)
+    known, flags = parser.parse_known_args()
+    args, task, _ = parser.call(train.read_flags, flags)
+    parser.call(lambda: known.file.parent.mkdir(parents=True, exist_ok=True))
+    rng, examples = random.Random(1), parser.call(lambda: task.training[:])
     rng.shuffle(examples)  # so that the first of the file are of all kinds and lengths
-    with open(path, "w") as file:
+    with open(known.file, "w") as file:
         for problem, solution in examples:
             with suppress(Undefined):
                 other = other_form(problem, rng)

@@ -17,6 +17,9 @@ parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
 parser.add_argument("--weights", action="store_true")
 args = parser.parse_args()
 
+for path in (run / name for run in args.runs for name in ("checkpoint.pt", "report.txt")):
+    if not path.exists():
+        parser.error(f"there is no {path}: is the run finished?")
 for run in args.runs:
     checkpoint = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
     folder = Path(__file__).parent / run.name

@@ -90,6 +90,14 @@ def test_the_same_seed_writes_the_same_in_every_process():
     assert once == again
 
 
+@pytest.mark.parametrize("flags, says", [
+    ([], "file"), (["forms.txt", *"--task integrate --train-data nothing".split()], "nothing")])
+def test_what_the_script_cannot_do(tmp_path, flags, says):
+    said = subprocess.run([sys.executable, ROOT / "results" / "forms.py", *flags],
+                          cwd=tmp_path, capture_output=True, text=True)
+    assert said.returncode == 2 and said.stderr.count("\n") == 1 and says in said.stderr
+
+
 def test_the_script_writes_a_file_to_train_on(tmp_path, monkeypatch):
     flags = "--task integrate --max-ops 3 --examples 200 --test-size 20 --device cpu".split()
     subprocess.run([sys.executable, ROOT / "results" / "forms.py", "forms.txt", *flags],

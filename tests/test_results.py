@@ -133,6 +133,10 @@ def test_a_run_is_kept(tmp_path):
     assert whole["log"] == half["log"] and half["optimizers"] == []
     for name, weights in whole["model"].items():
         assert torch.allclose(weights, half["model"][name].float(), rtol=1e-3, atol=1e-6)
+    (run / "report.txt").unlink()  # as of a run that was stopped: the kept one stays
+    said = subprocess.run([sys.executable, results / "keep.py", run], capture_output=True)
+    assert said.returncode == 2 and b"is the run finished?" in said.stderr
+    assert (kept / "model.pt").exists()
 
 
 def test_every_run_is_on_a_page():

@@ -20,6 +20,7 @@ never to c: many numbers have the same sine, so to undo it would give many c.
 """
 
 import random
+from contextlib import suppress
 from functools import cached_property
 
 import mpmath
@@ -93,12 +94,10 @@ def make_examples(rng):
     print(f"making examples: {ATTEMPTS:,} attempts take a minute", flush=True)
     pairs = {}
     for _ in range(ATTEMPTS):
-        try:
+        with suppress(Undefined):
             problem, solution = example(draw_with_c(rng.choice(SIZES), rng))
             if max(problem.count(" "), solution.count(" ")) < WORDS:
                 pairs[problem] = min(solution, pairs.get(problem, solution), key=len)
-        except Undefined:
-            pass
         forget()
     return pairs
 
@@ -115,8 +114,8 @@ def put(text, places):
 
 
 def is_zero(e, x):
-    """Whether the value at x is rounding error alone: 30 digits more make that 10^30 times smaller,
-    but no other number."""
+    """Whether the value at x is rounding error alone: with 30 digits more it is about 10^30 times
+    smaller then, and a value that is not zero stays."""
     with mpmath.workdps(20):
         rough = abs(evaluate(e, mpmath.mpf(x), mpmath))
     with mpmath.workdps(50):
