@@ -108,8 +108,8 @@ def with_cosines(tree):
     return tree
 
 
-CHANGES = [[], [one_fraction], [multiplied_out], [multiplied_out, one_fraction], [together],
-           [multiplied_out, together], [multiplied_out, one_fraction, multiplied_out_below]]
+CHANGES = [[], [one_fraction], [multiplied_out], [multiplied_out, together],
+           [multiplied_out, one_fraction, multiplied_out_below]] + 4 * [[together]]  # SymPy's
 
 
 def rewrite(f, changes, arguments):
@@ -122,7 +122,7 @@ def rewrite(f, changes, arguments):
             if k.name == "sum":
                 factor = rewrite(k.arg, changes, arguments)
             elif arguments and k.arg and not k.constant:  # sin(x^2 + x) -> sin(x (x + 1))
-                factor = function(k.name, one_fraction(rewrite(k.arg, changes, arguments)))
+                factor = function(k.name, rewrite(k.arg, changes, arguments))
             else:
                 factor = collect(1, {k: 1})
             term = multiply(term, power(factor, p))
@@ -135,7 +135,7 @@ def rewrite(f, changes, arguments):
 def other_form(problem, rng):
     """Words -> the same function in other words, or in the same; Undefined if it gets too long, is
     zero after all, or is on the talk's slides."""
-    cosines, arguments, roots = (rng.random() < 0.5 for _ in range(3))
+    cosines, arguments, roots = (rng.random() < 0.7 for _ in range(3))
     changes = [roots_above] * roots + rng.choice(CHANGES)
     other = prefix(rewrite(from_prefix(problem), changes, arguments))
     f = normal(with_cosines(read_prefix(other, ARITY))) if cosines else from_prefix(other)
