@@ -264,6 +264,7 @@ def run_commands(examples, table, argv=None):
     command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run")
     args = parser.parse_args(argv)
     if "runs" in args:
-        parser.call(lambda: print("\n".join(table(args.runs)) or "none belongs in this table"))
+        parser.call(lambda: print("\n".join(table(args.runs)) or parser.error(
+            f"{', '.join(map(str, args.runs))}: no run for this table")))
     else:
         parser.call(examples)

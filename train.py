@@ -229,7 +229,7 @@ def make_parser(task, scale):
     add("--examples", type=positive(int), default=200_000,
         help="examples to export; of integrate, also those of each kind to train on")
     add("--small-set", type=positive(int), default=0, help="examples that are read again and again")
-    add("--small-every", type=positive(int), default=2, help="how often: each n-th batch")
+    add("--small-every", type=positive(int), default=2, help="each n-th batch is of the small set")
     add("--init", metavar="RUN", help="begin with the weights of this run, as of an easier one")
     add("--out", type=Path, help="the run's folder; if not given, runs/<task and main flags>")
     mode = parser.add_mutually_exclusive_group()

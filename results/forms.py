@@ -137,25 +137,32 @@ def other_form(problem, rng):
     zero after all, or is on the talk's slides."""
     cosines, arguments, roots = (rng.random() < 0.7 for _ in range(3))
     changes = [roots_above] * roots + rng.choice(CHANGES)
-    other = prefix(rewrite(from_prefix(problem), changes, arguments))
-    f = normal(with_cosines(read_prefix(other, ARITY))) if cosines else from_prefix(other)
+    f = rewrite(from_prefix(problem), changes, arguments)
+    if cosines:
+        f = normal(with_cosines(read_prefix(prefix(f), ARITY)))
     if not f or without_factor(f) in slides():
         raise Undefined("not for a training set")
     return prefix(f)
 
 
-if __name__ == "__main__":
-    parser = Parser()
-    parser.add_argument("file", type=Path)
-    known, flags = parser.parse_known_args()
-    args, task, _ = parser.call(train.read_flags, flags)
-    parser.call(lambda: known.file.parent.mkdir(parents=True, exist_ok=True))
-    rng, examples = random.Random(1), parser.call(lambda: task.training[:])
+def write(path, flags):
+    """The file, of the problems that these flags of train.py train on."""
+    _, task, _ = train.read_flags(flags)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    open(path, "a").close()  # fails before the work, if it must
+    rng, examples = random.Random(1), task.training[:]
     rng.shuffle(examples)  # so that the first of the file are of all kinds and lengths
-    with open(known.file, "w") as file:
+    with open(path, "w") as file:
         for problem, solution in examples:
             with suppress(Undefined):
                 other = other_form(problem, rng)
                 if other != problem and fits(other, solution, task.max_words):
                     print(f"1|sub Y' {other}", solution, sep="\t", file=file)
             forget()
+
+
+if __name__ == "__main__":
+    parser = Parser()
+    parser.add_argument("file", type=Path)
+    known, flags = parser.parse_known_args()
+    parser.call(write, known.file, flags)
