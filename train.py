@@ -299,8 +299,7 @@ def check_agreement(args, config, test_flags):
 def pick_device(name):
     """auto -> what there is; cuda -> this process's GPU, which becomes the current one."""
     gpus, number = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", 0))
-    if name == "auto":
-        name = "cuda" if gpus else "cpu"
+    name = name.replace("auto", "cuda" if gpus else "cpu")
     there = {"cpu": True, "cuda": number < gpus, "mps": torch.backends.mps.is_available()}
     if not there[name]:
         raise ValueError(f"there is no {name} for process {number + 1}; CUDA devices: {gpus}")
@@ -387,6 +386,7 @@ def run(argv):
 def main(argv=None):
     if RANK > 0:
         sys.stdout = open(os.devnull, "w")  # the first process speaks for all
+    torch.set_flush_denormal(True)  # sharp attention has weights near 1e-40, slow to multiply
     try:
         Parser(prog="train.py").call(run, argv)
     except KeyboardInterrupt:
