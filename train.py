@@ -305,6 +305,7 @@ def pick_device(name):
         raise ValueError(f"there is no {name} for process {number + 1}; CUDA devices: {gpus}")
     if name == "cuda":
         torch.cuda.set_device(number)
+    torch.set_flush_denormal(True)  # sharp attention has weights near 1e-40, slow to multiply
     return name
 
 
@@ -386,7 +387,6 @@ def run(argv):
 def main(argv=None):
     if RANK > 0:
         sys.stdout = open(os.devnull, "w")  # the first process speaks for all
-    torch.set_flush_denormal(True)  # sharp attention has weights near 1e-40, slow to multiply
     try:
         Parser(prog="train.py").call(run, argv)
     except KeyboardInterrupt:
