@@ -67,13 +67,13 @@ def train_step(model, optimizers, src, tgt, rates):
     model.zero_grad()
     loss.backward()
     if WORLD > 1:  # the processes take one step together, along the mean of their gradients
-        for p in model.parameters():
-            torch.distributed.all_reduce(p.grad)
-            p.grad /= WORLD
+        gradients = [p.grad for p in model.parameters()]
+        mean = torch.nn.utils.parameters_to_vector(gradients) / WORLD
+        torch.distributed.all_reduce(mean)  # one message: each takes a millisecond
+        torch.nn.utils.vector_to_parameters(mean, gradients)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
     for optimizer, lr in zip(optimizers, rates):
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        optimizer.param_groups[0]["lr"] = lr
         optimizer.step()
     return loss.detach()
 
