@@ -73,7 +73,8 @@ def train_step(model, optimizers, src, tgt, rates):
         torch.nn.utils.vector_to_parameters(mean, gradients)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
     for optimizer, lr in zip(optimizers, rates):
-        optimizer.param_groups[0]["lr"] = lr
+        for group in optimizer.param_groups:
+            group["lr"] = lr
         optimizer.step()
     return loss.detach()
 
@@ -315,8 +316,7 @@ def make_model(args, task, checkpoint):
     weights = args.dim * (len(task.source) + len(task.target) + 14 * args.dim * layers)
     kept = args.batch_size * layers * longest * (args.heads * longest + 16 * args.dim)
     tested = longest * (args.test_size + max(args.beam) * layers * args.dim)
-    numbers = 4 * weights + 2 * kept + 2 * tested  # roughly, what grows fastest
-    if numbers > 2**34:  # of 4 bytes
+    if (numbers := 4 * weights + 2 * kept + 2 * tested) > 2**34:  # roughly, numbers of 4 bytes
         raise ValueError(f"this takes {numbers / 2**28:,.0f} GB of memory: choose smaller sizes")
     torch.manual_seed(make_seed(args.seed))
     model = Transformer(len(task.source), len(task.target), task.src_len, task.tgt_len, args.dim,
