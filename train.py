@@ -316,7 +316,7 @@ def make_model(args, task, checkpoint):
     weights = args.dim * (len(task.source) + len(task.target) + 14 * args.dim * layers)
     kept = args.batch_size * layers * longest * (args.heads * longest + 16 * args.dim)
     tested = longest * (args.test_size + max(args.beam) * layers * args.dim)
-    if (numbers := 4 * weights + 2 * kept + 2 * tested) > 2**34:  # roughly, numbers of 4 bytes
+    if (numbers := 4 * weights + 2 * kept + 2 * tested) > 2**34:  # of 4 bytes: what grows fastest
         raise ValueError(f"this takes {numbers / 2**28:,.0f} GB of memory: choose smaller sizes")
     torch.manual_seed(make_seed(args.seed))
     model = Transformer(len(task.source), len(task.target), task.src_len, task.tgt_len, args.dim,
