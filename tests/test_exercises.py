@@ -23,7 +23,7 @@ import train
 from calculus import derivative, from_prefix, parse, to_sympy
 from model import Transformer
 from task import TALK, by_test, evaluations, held_out
-from tests.test_results import is_of, log, read_flags
+from tests.test_results import PAGE, is_of, log, read_flags
 from tokenizers import EOS
 
 ROOT = Path(train.__file__).parent
@@ -33,8 +33,7 @@ PAGES = EXERCISES + ANSWERS
 ALL = re.findall(r"^python train\.py (.*)$", PAGES.replace("\\\n", " "), re.M)
 PATCHED = [flags for flags in ALL if "--train-dist s" in flags]  # they need the patch
 OWN = [flags for flags in ALL if "waves" in flags]  # they need the file
-COMMANDS = [flags for flags in ALL if flags not in PATCHED + OWN
-            and "remainders" not in flags and "forms" not in flags]
+COMMANDS = [flags for flags in ALL if flags not in PATCHED + OWN and "remainders" not in flags]
 QUOTE = r"\[([\d.]+)%(?:,\s+(\d+)\s+GCDs?)?\]\(\.\./results/([^)/]*)/report\.txt\)"
 
 
@@ -608,14 +607,17 @@ def test_what_other_forms_did():
 
 
 def test_what_training_on_other_forms_did():
-    """Exercise 22: the run of the page, and the one that it begins with."""
+    """Exercise 22: the run of results/README.md, and the one that it begins with."""
     start, *_, after, _ = log("integrate-forms")
     before = log(Path(start["init"]).name)[-2]
-    flags, = (flags for flags in ALL if "forms" in flags)
+    flags, = re.findall(r"^python train\.py (.*integrate-forms)$", PAGE.replace("\\\n", " "), re.M)
     for name in ("init", "train_data", "examples", "epochs", "epoch_size", "scale"):
         assert f"--{name.replace('_', '-')} {start[name]}" in one_line(flags)
     new, old = ([run["accuracy_by_test"][test]["10"] for test in (start["test_data"][-1], "bwd")]
                 for run in (after, before))
+    for test, accuracy in after["accuracy_by_test"].items():
+        row = " +".join(f"{100 * share:.1f}%" for share in accuracy.values())
+        assert re.search(rf"^  {re.escape(test)} +{row}$", PAGE, re.M)
     text = one_line(answer(22))
     assert f"it now solves {new[0]:.1%} of the problems that SymPy wrote" in text
     assert f"before it solved {old[0]:.1%}. Of our own backward" in text
